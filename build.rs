@@ -1,0 +1,38 @@
+//! Compiles the C++ half of `src/ffi` against the libtorch that torch-sys found.
+
+use std::{env, path::PathBuf};
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/ffi/seam.cpp");
+    println!("cargo:rerun-if-changed=src/ffi/seam.h");
+    if env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
+        return;
+    }
+    // Published by torch-sys (`links = "tch"`) to the crates that depend on it directly.
+    let lib = PathBuf::from(
+        env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys did not say where libtorch lies"),
+    );
+    let include = lib.join("../include");
+    let cxx11_abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .debug(false)
+        .file("src/ffi/seam.cpp")
+        .define("_GLIBCXX_USE_CXX11_ABI", &*cxx11_abi)
+        // System headers: libtorch's warnings are not ours, ours are errors.
+        .flag("-isystem")
+        .flag(include.to_str().expect("libtorch lies in a folder whose name is not UTF-8"))
+        .warnings(true)
+        .extra_warnings(true)
+        .warnings_into_errors(true)
+        .compile("spiketrace_seam");
+
+    // Our own examples, tests and benches find libtorch without LD_LIBRARY_PATH.
+    if env::var("CARGO_CFG_TARGET_FAMILY").as_deref() == Ok("unix") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    }
+}

@@ -1,0 +1,129 @@
+//! Gradients held to central differences.
+
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Options of [`gradcheck`].
+#[derive(Debug, Clone, Copy)]
+pub struct GradcheckConfig {
+    /// Half the distance of the two points of a difference.
+    pub eps: f64,
+    /// Absolute tolerance.
+    pub atol: f64,
+    /// Relative tolerance.
+    pub rtol: f64,
+}
+
+impl Default for GradcheckConfig {
+    /// eps 1e-6, atol 1e-5, rtol 1e-3, as `torch.autograd.gradcheck`.
+    fn default() -> Self {
+        Self { eps: 1e-6, atol: 1e-5, rtol: 1e-3 }
+    }
+}
+
+/// Compares the gradients of `f` with central differences, (f(x + ε) - f(x - ε)) / 2ε, element by element.
+///
+/// Every input that asks for a gradient is checked. The output is weighted by fixed, non-uniform numbers,
+/// so that errors in single elements cannot cancel.
+///
+/// # Shapes
+/// Any. Inputs that ask for a gradient hold doubles: single precision is too coarse for differences.
+///
+/// # Cost
+/// Two evaluations of `f` an input element.
+///
+/// # Errors
+/// [`Error::Gradient`] names the first element that differs by more than atol + rtol |numerical|;
+/// errors of `f` are passed on.
+///
+/// ```
+/// use tch::{Kind, Tensor};
+/// let x = Tensor::randn([3, 2], (Kind::Double, tch::Device::Cpu)).set_requires_grad(true);
+/// spiketrace::gradcheck(|x| Ok(x[0].f_tanh()?), &[x], Default::default())?;
+/// # Ok::<(), spiketrace::Error>(())
+/// ```
+pub fn gradcheck(
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+    inputs: &[Tensor],
+    config: GradcheckConfig,
+) -> Result<()> {
+    // Leaves of our own: the caller's tensors keep their values and gradients.
+    let leaves: Vec<Tensor> =
+        inputs.iter().map(|x| x.detach().copy().set_requires_grad(x.requires_grad())).collect();
+    let checked: Vec<usize> = (0..leaves.len()).filter(|&i| leaves[i].requires_grad()).collect();
+    if checked.is_empty() {
+        return Err(Error::Gradient("no input asks for a gradient; call set_requires_grad(true)".into()));
+    }
+    for &i in &checked {
+        if leaves[i].kind() != Kind::Double {
+            let (what, got) = (format!("gradcheck's input {i}"), leaves[i].kind());
+            return Err(Error::Kind { what, expected: "Double".into(), got });
+        }
+    }
+    let loss = |xs: &[Tensor]| weighted_sum(&f(xs)?);
+    let wanted: Vec<&Tensor> = checked.iter().map(|&i| &leaves[i]).collect();
+    let grads = Tensor::f_run_backward(&[loss(&leaves)?], &wanted, false, false)?;
+
+    for (&i, grad) in checked.iter().zip(&grads) {
+        let grad = if grad.defined() { grad.f_contiguous()? } else { leaves[i].zeros_like() };
+        for element in 0..leaves[i].numel() as i64 {
+            let at = |shift: f64| -> Result<f64> {
+                let mut shifted: Vec<Tensor> = leaves.iter().map(Tensor::detach).collect();
+                shifted[i] = shifted[i].copy();
+                let mut entry = shifted[i].f_view(-1)?.f_get(element)?;
+                let _ = entry.f_add_scalar_(shift)?;
+                Ok(tch::no_grad(|| loss(&shifted))?.f_double_value(&[])?)
+            };
+            let numerical = (at(config.eps)? - at(-config.eps)?) / (2.0 * config.eps);
+            let analytic = grad.f_view(-1)?.f_double_value(&[element])?;
+            // Written so that NaN fails.
+            let close = (analytic - numerical).abs() <= config.atol + config.rtol * numerical.abs();
+            if !close {
+                return Err(Error::Gradient(format!(
+                    "the gradient of input {i} (shape {:?}) at element {element} is {analytic}, \
+                     central differences give {numerical}",
+                    leaves[i].size()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Σ_i w_i y_i with w_i = 1 + sin(i + 1) / 2.
+fn weighted_sum(y: &Tensor) -> Result<Tensor> {
+    let index = Tensor::f_arange(y.numel() as i64, (Kind::Double, y.device()))?;
+    let weights = (index + 1.0).f_sin()? * 0.5 + 1.0;
+    Ok((y.f_reshape(-1)? * weights).f_sum(Kind::Double)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::{Context, Function, Tensors};
+
+    /// y = x², with a gradient that is wrong in one element.
+    struct Wrong;
+
+    impl Function for Wrong {
+        fn forward(&self, ctx: &mut Context<'_>, inputs: &Tensors) -> Result<Vec<Tensor>> {
+            ctx.save_for_backward(&[&inputs[0]])?;
+            Ok(vec![&inputs[0] * &inputs[0]])
+        }
+
+        fn backward(&self, ctx: &mut Context<'_>, grads: &Tensors) -> Result<Vec<Option<Tensor>>> {
+            let grad = &grads[0] * 2.0 * &ctx.saved_tensors()?[0];
+            let _ = grad.get(3).g_mul_scalar_(1.5);
+            Ok(vec![Some(grad)])
+        }
+    }
+
+    #[test]
+    fn a_wrong_gradient_is_found_and_its_element_named() {
+        let x = Tensor::from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]).set_requires_grad(true);
+        let wrong = gradcheck(|x| Ok(Wrong.apply(&[&x[0]])?.remove(0)), &[x], Default::default());
+        let text = wrong.unwrap_err().to_string();
+        assert!(text.contains("element 3"), "{text}");
+    }
+}

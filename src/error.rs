@@ -1,0 +1,219 @@
+//! The one error type: sentences that say where, what was expected, what came, and how to mend it.
+
+use std::path::PathBuf;
+
+use tch::{Device, Kind, TchError, Tensor};
+
+/// What spiketrace's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, in sentences.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An error inside a container, with the layer that met it.
+    #[error("layer {layer}: {source}")]
+    Layer {
+        /// Index and name of the layer, for instance `2: Linear(64 -> 10)`.
+        layer: String,
+        /// What went wrong in it.
+        source: Box<Error>,
+    },
+
+    /// A tensor has the wrong shape.
+    #[error("{what} has shape {got:?}, expected {expected}; {fix}")]
+    Shape {
+        /// Which tensor.
+        what: String,
+        /// The shape wanted, in words or brackets.
+        expected: String,
+        /// The shape that came.
+        got: Vec<i64>,
+        /// The likely cause and what to do.
+        fix: String,
+    },
+
+    /// A tensor has the wrong element type.
+    #[error("{what} holds {got:?}, expected {expected}; convert it with to_kind()")]
+    Kind {
+        /// Which tensor.
+        what: String,
+        /// The kinds that would do.
+        expected: String,
+        /// The kind that came.
+        got: Kind,
+    },
+
+    /// A tensor lies on the wrong device.
+    #[error("{what} lies on {got:?}, expected {expected:?}; move it with to_device()")]
+    Device {
+        /// Which tensor.
+        what: String,
+        /// The device wanted.
+        expected: Device,
+        /// The device that came.
+        got: Device,
+    },
+
+    /// An option or argument is outside its range.
+    #[error("{name} is {got}, expected {expected}")]
+    Argument {
+        /// The argument's name.
+        name: String,
+        /// Its range, in words.
+        expected: String,
+        /// The value that came.
+        got: String,
+    },
+
+    /// State that was left by an earlier sequence does not fit the input.
+    #[error(
+        "{what} was left by an input of shape {state:?} ({state_kind:?}), but the input now has shape \
+         {input:?} ({input_kind:?}); call reset() between sequences"
+    )]
+    StaleState {
+        /// The state's name.
+        what: String,
+        /// The state's shape.
+        state: Vec<i64>,
+        /// The state's element type.
+        state_kind: Kind,
+        /// The input's shape.
+        input: Vec<i64>,
+        /// The input's element type.
+        input_kind: Kind,
+    },
+
+    /// A gradient is missing or wrong.
+    #[error("{0}")]
+    Gradient(String),
+
+    /// A user's code panicked; the panic was caught.
+    #[error("{what} panicked: {message}")]
+    Panic {
+        /// Whose code.
+        what: String,
+        /// The panic's message.
+        message: String,
+    },
+
+    /// A data file cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(String),
+
+    /// tch refused an operation.
+    #[error(transparent)]
+    Tch(TchError),
+}
+
+impl From<TchError> for Error {
+    fn from(error: TchError) -> Self {
+        match error {
+            TchError::Torch(text) => Self::Torch(first_paragraph(&text).to_owned()),
+            other => Self::Tch(other),
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn argument(name: &str, expected: &str, got: impl ToString) -> Self {
+        Self::Argument { name: name.to_owned(), expected: expected.to_owned(), got: got.to_string() }
+    }
+
+    pub(crate) fn shape(what: &str, expected: impl ToString, got: &Tensor, fix: &str) -> Self {
+        Self::Shape {
+            what: what.to_owned(),
+            expected: expected.to_string(),
+            got: got.size(),
+            fix: fix.to_owned(),
+        }
+    }
+}
+
+/// libtorch's texts end in a C++ backtrace that helps nobody here.
+fn first_paragraph(text: &str) -> &str {
+    text.split("\nException raised from").next().unwrap_or(text).trim_end()
+}
+
+/// Runs code that may panic (a user's, or tch's infallible interface) and turns a panic into an error.
+pub(crate) fn catch_panic<T>(what: &str, body: impl FnOnce() -> T) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).map_err(|payload| Error::Panic {
+        what: what.to_owned(),
+        message: panic_message(&*payload),
+    })
+}
+
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("(no message)");
+    first_paragraph(text).to_owned()
+}
+
+/// Errors unless `got` has the shape, kind and device of `like`.
+pub(crate) fn expect_like(what: &str, got: &Tensor, like_what: &str, like: &Tensor) -> Result<()> {
+    if got.size() != like.size() {
+        let fix = format!("it must be that of {like_what}");
+        return Err(Error::shape(what, format!("{:?}", like.size()), got, &fix));
+    }
+    expect_same_type(what, got, like)
+}
+
+/// Errors unless `got` has the kind and device of `like`.
+pub(crate) fn expect_same_type(what: &str, got: &Tensor, like: &Tensor) -> Result<()> {
+    let (kind, like_kind) = (got.f_kind()?, like.f_kind()?);
+    if kind != like_kind {
+        let expected = format!("{like_kind:?}");
+        return Err(Error::Kind { what: what.to_owned(), expected, got: kind });
+    }
+    if got.device() != like.device() {
+        let (expected, got) = (like.device(), got.device());
+        return Err(Error::Device { what: what.to_owned(), expected, got });
+    }
+    Ok(())
+}
+
+/// Errors unless `got` is a floating-point tensor with at least one element.
+pub(crate) fn expect_float(what: &str, got: &Tensor) -> Result<()> {
+    if !got.defined() {
+        return Err(Error::argument(what, "a tensor with values", "an undefined tensor"));
+    }
+    let kind = got.f_kind()?;
+    if !matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) {
+        let expected = "a floating-point kind".to_owned();
+        return Err(Error::Kind { what: what.to_owned(), expected, got: kind });
+    }
+    if got.numel() == 0 {
+        let fix = "an empty batch teaches nothing, skip it";
+        return Err(Error::shape(what, "at least one element", got, fix));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_message() {
+        let error = catch_panic("the loss", || panic!("no {}", "luck")).unwrap_err();
+        assert_eq!(error.to_string(), "the loss panicked: no luck");
+    }
+
+    #[test]
+    fn libtorchs_backtrace_is_cut() {
+        let error = Error::from(TchError::Torch("bad\nException raised from f at x.cpp".into()));
+        assert_eq!(error.to_string(), "libtorch: bad");
+    }
+}

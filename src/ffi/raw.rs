@@ -1,0 +1,56 @@
+//! The declarations of `seam.h`, one to one.
+
+use std::ffi::{c_char, c_void};
+
+use torch_sys::C_tensor;
+
+#[repr(C)]
+pub(super) struct List {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+pub(super) struct Context {
+    _opaque: [u8; 0],
+}
+
+pub(super) type Callback =
+    unsafe extern "C" fn(*const c_void, *const Context, *mut List, *mut List) -> i32;
+
+#[repr(C)]
+pub(super) struct Callbacks {
+    pub(super) forward: Callback,
+    pub(super) backward: Callback,
+    pub(super) drop: unsafe extern "C" fn(*mut c_void),
+}
+
+// seam.cpp asserts the same.
+const _: () = assert!(size_of::<Callbacks>() == 3 * size_of::<usize>());
+
+extern "C" {
+    pub(super) fn spiketrace_list_new() -> *mut List;
+    pub(super) fn spiketrace_list_free(list: *mut List);
+    pub(super) fn spiketrace_list_len(list: *const List) -> usize;
+    pub(super) fn spiketrace_list_push(list: *mut List, tensor: *const C_tensor);
+    pub(super) fn spiketrace_list_get(list: *const List, i: usize) -> *mut C_tensor;
+    pub(super) fn spiketrace_list_fail(list: *mut List, text: *const c_char, len: usize);
+
+    pub(super) fn spiketrace_apply(
+        callbacks: *const Callbacks,
+        call: *mut c_void,
+        input: *const List,
+        output: *mut List,
+    ) -> *mut c_char;
+
+    pub(super) fn spiketrace_save_for_backward(ctx: *const Context, tensors: *const List) -> *mut c_char;
+    pub(super) fn spiketrace_saved_tensors(ctx: *const Context, out: *mut List) -> *mut c_char;
+    pub(super) fn spiketrace_mark_non_differentiable(ctx: *const Context, outputs: *const List)
+        -> *mut c_char;
+    pub(super) fn spiketrace_needs_input_grad(
+        ctx: *const Context,
+        input: usize,
+        needed: *mut bool,
+    ) -> *mut c_char;
+
+    pub(super) fn spiketrace_text_free(text: *mut c_char);
+}

@@ -1,0 +1,46 @@
+// The C ABI between Rust and libtorch's C++. Its Rust half is src/ffi/mod.rs.
+//
+// Every function that can fail returns its error as text (null: none), to be
+// freed with spiketrace_text_free: no C++ exception and no Rust panic crosses.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace at { class Tensor; }
+
+extern "C" {
+
+// Tensors on their way through the seam, some of them undefined.
+typedef struct SpiketraceList SpiketraceList;
+// One application of a function: its saved tensors and flags.
+typedef struct SpiketraceContext SpiketraceContext;
+
+// What Rust hands to C++. `call` is the Rust value behind one application.
+// forward and backward return 0, or 1 after setting the text of an error on `out`.
+typedef struct SpiketraceCallbacks {
+  int32_t (*forward)(void* call, SpiketraceContext* ctx, const SpiketraceList* in, SpiketraceList* out);
+  int32_t (*backward)(void* call, SpiketraceContext* ctx, const SpiketraceList* in, SpiketraceList* out);
+  void (*drop)(void* call);
+} SpiketraceCallbacks;
+
+SpiketraceList* spiketrace_list_new();
+void spiketrace_list_free(SpiketraceList* list);
+size_t spiketrace_list_len(const SpiketraceList* list);
+// Appends a tensor that stays the caller's; null appends an undefined one.
+void spiketrace_list_push(SpiketraceList* list, const at::Tensor* tensor);
+// A new handle to element i, null where it is undefined.
+at::Tensor* spiketrace_list_get(const SpiketraceList* list, size_t i);
+void spiketrace_list_fail(SpiketraceList* list, const char* text, size_t len);
+
+// Applies a function. Takes over `call` in any case: it is dropped exactly once.
+char* spiketrace_apply(const SpiketraceCallbacks* callbacks, void* call,
+                       const SpiketraceList* in, SpiketraceList* out);
+
+char* spiketrace_save_for_backward(SpiketraceContext* ctx, const SpiketraceList* tensors);
+char* spiketrace_saved_tensors(const SpiketraceContext* ctx, SpiketraceList* out);
+char* spiketrace_mark_non_differentiable(SpiketraceContext* ctx, const SpiketraceList* outputs);
+char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bool* needed);
+
+void spiketrace_text_free(char* text);
+
+}  // extern "C"
