@@ -146,10 +146,8 @@ fn first_paragraph(text: &str) -> &str {
 
 /// Runs code that may panic (a user's, or tch's infallible interface) and turns a panic into an error.
 pub(crate) fn catch_panic<T>(what: &str, body: impl FnOnce() -> T) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).map_err(|payload| Error::Panic {
-        what: what.to_owned(),
-        message: panic_message(&*payload),
-    })
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+        .map_err(|payload| Error::Panic { what: what.to_owned(), message: panic_message(&*payload) })
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {

@@ -14,8 +14,7 @@ pub(super) struct Context {
     _opaque: [u8; 0],
 }
 
-pub(super) type Callback =
-    unsafe extern "C" fn(*const c_void, *const Context, *mut List, *mut List) -> i32;
+pub(super) type Callback = unsafe extern "C" fn(*const c_void, *const Context, *mut List, *mut List) -> i32;
 
 #[repr(C)]
 pub(super) struct Callbacks {
@@ -44,8 +43,10 @@ extern "C" {
 
     pub(super) fn spiketrace_save_for_backward(ctx: *const Context, tensors: *const List) -> *mut c_char;
     pub(super) fn spiketrace_saved_tensors(ctx: *const Context, out: *mut List) -> *mut c_char;
-    pub(super) fn spiketrace_mark_non_differentiable(ctx: *const Context, outputs: *const List)
-        -> *mut c_char;
+    pub(super) fn spiketrace_mark_non_differentiable(
+        ctx: *const Context,
+        outputs: *const List,
+    ) -> *mut c_char;
     pub(super) fn spiketrace_needs_input_grad(
         ctx: *const Context,
         input: usize,

@@ -1,0 +1,167 @@
+//! Dropout with one mask a sequence.
+
+use tch::{Kind, Tensor};
+
+use crate::error::{expect_float, Error, Result};
+use crate::module::{Layer, Memory};
+
+/// What the two dropouts share: the probability and the mask.
+#[derive(Debug)]
+struct Mask {
+    layer: &'static str,
+    p: f64,
+    mask: Memory,
+}
+
+impl Mask {
+    fn new(layer: &'static str, p: f64) -> Result<Self> {
+        if (0.0..1.0).contains(&p) {
+            return Ok(Self { layer, p, mask: None });
+        }
+        Err(Error::argument(&format!("{layer}'s p"), "a probability from 0 to below 1", p))
+    }
+
+    /// x times the mask, which is drawn in the shape `shape(x)` where there is none yet.
+    fn apply(&mut self, x: &Tensor, train: bool, shape: impl Fn(&[i64]) -> Vec<i64>) -> Result<Tensor> {
+        if !train {
+            return Ok(x.shallow_clone());
+        }
+        expect_float(&format!("{}'s input", self.layer), x)?;
+        let wanted = shape(&x.size());
+        if self.mask.is_none() {
+            let keep = Tensor::f_full(&wanted[..], 1.0 - self.p, (Kind::Float, x.device()))?.f_bernoulli()?;
+            self.mask = Some(keep.f_to_kind(x.f_kind()?)?.f_div_scalar(1.0 - self.p)?);
+        }
+        let mask = self.mask.as_ref().expect("made above");
+        // A mask set by hand may have the input's full shape.
+        if (mask.size() != wanted && mask.size() != x.size()) || mask.f_kind()? != x.f_kind()? {
+            return Err(Error::StaleState {
+                what: format!("{}'s mask", self.layer),
+                state: mask.size(),
+                state_kind: mask.f_kind()?,
+                input: x.size(),
+                input_kind: x.f_kind()?,
+            });
+        }
+        Ok(x.f_mul(mask)?)
+    }
+}
+
+/// Sets elements to 0 with probability p and scales the others by 1/(1 - p), in training only.
+///
+/// The mask is drawn at the first step and kept until reset: one mask a sequence, the same for the spike
+/// and its trace.
+///
+/// # Shapes
+/// Any, fixed until reset.
+///
+/// # Source
+/// SpikingJelly's `layer.Dropout`.
+#[derive(Debug)]
+pub struct Dropout(Mask);
+
+impl Dropout {
+    /// Dropout with probability `p` (SpikingJelly's default is 0.5).
+    ///
+    /// # Errors
+    /// When `p` is not in [0, 1).
+    pub fn new(p: f64) -> Result<Self> {
+        Mask::new("Dropout", p).map(Self)
+    }
+
+    /// Sets the mask to multiply with; it stays until reset.
+    pub fn set_mask(&mut self, mask: Tensor) {
+        self.0.mask = Some(mask);
+    }
+}
+
+impl Layer for Dropout {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.0.apply(x, train, <[i64]>::to_vec)
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        vec![&mut self.0.mask]
+    }
+
+    fn name(&self) -> String {
+        format!("Dropout({})", self.0.p)
+    }
+}
+
+/// [`Dropout`] of whole channels.
+///
+/// # Shapes
+/// [N, C, H, W], fixed until reset; the mask is [N, C, 1, 1].
+///
+/// # Source
+/// SpikingJelly's `layer.Dropout2d`.
+#[derive(Debug)]
+pub struct Dropout2d(Mask);
+
+impl Dropout2d {
+    /// Dropout of channels with probability `p` (SpikingJelly's default is 0.2).
+    ///
+    /// # Errors
+    /// When `p` is not in [0, 1).
+    pub fn new(p: f64) -> Result<Self> {
+        Mask::new("Dropout2d", p).map(Self)
+    }
+
+    /// Sets the mask to multiply with; it stays until reset.
+    pub fn set_mask(&mut self, mask: Tensor) {
+        self.0.mask = Some(mask);
+    }
+}
+
+impl Layer for Dropout2d {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        if x.dim() != 4 {
+            return Err(Error::shape("Dropout2d's input", "[N, C, H, W]", x, "Dropout takes any shape"));
+        }
+        self.0.apply(x, train, |size| vec![size[0], size[1], 1, 1])
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        vec![&mut self.0.mask]
+    }
+
+    fn name(&self) -> String {
+        format!("Dropout2d({})", self.0.p)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn the_mask_is_kept_over_steps_and_drawn_anew_after_a_reset() {
+        tch::manual_seed(1);
+        let x = Tensor::ones([4, 100], (Kind::Float, Device::Cpu));
+        let mut dropout = Dropout::new(0.5).unwrap();
+        let first = dropout.forward(&x, true).unwrap();
+        assert_eq!(dropout.forward(&x, true).unwrap(), first);
+        crate::module::OnlineModule::reset(&mut dropout);
+        assert_ne!(dropout.forward(&x, true).unwrap(), first);
+    }
+
+    #[test]
+    fn the_expectation_is_kept_and_the_rate_is_p() {
+        tch::manual_seed(2);
+        let x = Tensor::ones([200, 100], (Kind::Double, Device::Cpu));
+        let y = Dropout::new(0.3).unwrap().forward(&x, true).unwrap();
+        let dropped = y.eq(0.0).mean(Kind::Double).double_value(&[]);
+        assert!((dropped - 0.3).abs() < 0.02, "{dropped}");
+        assert!((y.mean(Kind::Double).double_value(&[]) - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn channels_fall_whole() {
+        let x = Tensor::ones([8, 8, 3, 3], (Kind::Float, Device::Cpu));
+        let y = Dropout2d::new(0.5).unwrap().forward(&x, true).unwrap();
+        let (low, high) = (y.amin([2, 3], false), y.amax([2, 3], false));
+        assert_eq!(low, high);
+    }
+}

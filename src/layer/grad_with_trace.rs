@@ -1,0 +1,95 @@
+//! The value from the spike, the weights' gradient from the trace.
+
+use tch::Tensor;
+
+use crate::autograd::replace_for_grad;
+use crate::error::{expect_like, Result};
+use crate::module::{Layer, Memory, OnlineModule, Parameter};
+use crate::signal::Signal;
+
+/// Wraps a weighted layer f for OTTT.
+///
+/// y_t = f(s_t; W) in value. For the gradient f stands as if it had seen the trace a_t: for a linear f
+/// dL/dW = g a_t^T, while dL/ds_t = W^T g goes to the layer below through the spike. The trace gets the
+/// same gradient if it asks for one.
+///
+/// # Shapes
+/// Spike and trace of one shape, one that f takes; the output is f's. A dense input passes through f
+/// plainly.
+///
+/// # Cost
+/// Two forward passes of f: one for the value without a graph, one on the trace for the graph. State
+/// that f keeps in forward, such as batch statistics, sees both, spike first, as in SpikingJelly.
+///
+/// # Source
+/// Xiao et al., arXiv 2210.04195, equation 10; SpikingJelly's `GradwithTrace`.
+///
+/// ```
+/// use spiketrace::{GradWithTrace, OnlineModule, Signal};
+/// use tch::{nn, Device, Kind, Tensor};
+/// let vs = nn::VarStore::new(Device::Cpu);
+/// let linear = nn::linear(vs.root(), 2, 1, Default::default());
+/// let weight = linear.ws.shallow_clone();
+///
+/// let spike = Tensor::from_slice(&[1f32, 0.0]).view([1, 2]);
+/// let trace = Tensor::from_slice(&[1.5f32, 0.5]).view([1, 2]);
+/// let y = GradWithTrace::new(linear).step(&Signal::SpikeTrace { spike, trace: trace.copy() }, true)?;
+/// y.value().sum(Kind::Float).f_backward()?;
+/// assert_eq!(weight.grad(), trace);
+/// # Ok::<(), spiketrace::Error>(())
+/// ```
+#[doc(alias = "GradwithTrace")]
+#[derive(Debug)]
+pub struct GradWithTrace<M> {
+    module: M,
+}
+
+impl<M: Layer> GradWithTrace<M> {
+    /// Wraps `module`.
+    pub fn new(module: M) -> Self {
+        Self { module }
+    }
+
+    /// The wrapped layer.
+    pub fn get_ref(&self) -> &M {
+        &self.module
+    }
+}
+
+impl<M: Layer> OnlineModule for GradWithTrace<M> {
+    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        Ok(Signal::Dense(match x {
+            Signal::Dense(x) => self.module.forward(x, train)?,
+            Signal::SpikeTrace { spike, trace } => grad_with_trace(&mut self.module, spike, trace, train)?,
+        }))
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        self.module.parameters()
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        self.module.memories()
+    }
+
+    fn name(&self) -> String {
+        self.module.name()
+    }
+
+    fn wrapper(&self) -> &'static str {
+        "GradWithTrace"
+    }
+}
+
+/// The general path: any layer, two forward passes.
+pub(super) fn grad_with_trace(
+    module: &mut (impl Layer + ?Sized),
+    spike: &Tensor,
+    trace: &Tensor,
+    train: bool,
+) -> Result<Tensor> {
+    expect_like("the trace", trace, "the spike", spike)?;
+    let value = tch::no_grad(|| module.forward(spike, train))?;
+    let for_grad = module.forward(&replace_for_grad(spike, trace)?, train)?;
+    replace_for_grad(&for_grad, &value)
+}

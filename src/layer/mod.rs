@@ -1,0 +1,21 @@
+//! Layers, and the wrappers and the container that carry spikes with their traces through them.
+
+mod dropout;
+mod from_tch;
+mod grad_with_trace;
+mod online;
+mod pool;
+mod sequential;
+mod shape;
+mod spike_trace_op;
+
+mod ws;
+
+pub use dropout::{Dropout, Dropout2d};
+pub use from_tch::{with_parameters, WithParameters};
+pub use grad_with_trace::GradWithTrace;
+pub use pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, PoolConfig};
+pub use sequential::OtttSequential;
+pub use shape::{Flatten, Identity, Scale};
+pub use spike_trace_op::SpikeTraceOp;
+pub use ws::{ws_conv2d, ws_linear, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig};

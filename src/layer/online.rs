@@ -1,0 +1,41 @@
+//! Every layer is an online module: its parameters decide what a spike with its trace meets.
+
+use super::grad_with_trace::grad_with_trace;
+use super::spike_trace_op::spike_trace_op;
+use crate::error::Result;
+use crate::module::{Layer, Memory, OnlineModule, Parameter};
+use crate::signal::Signal;
+
+impl<L: Layer> OnlineModule for L {
+    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        match x {
+            Signal::Dense(x) => Ok(Signal::Dense(self.forward(x, train)?)),
+            Signal::SpikeTrace { spike, trace } if Layer::parameters(self).is_empty() => {
+                spike_trace_op(self, spike, trace, train)
+            }
+            Signal::SpikeTrace { spike, trace } => {
+                Ok(Signal::Dense(grad_with_trace(self, spike, trace, train)?))
+            }
+        }
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        Layer::parameters(self)
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        Layer::memories(self)
+    }
+
+    fn name(&self) -> String {
+        Layer::name(self)
+    }
+
+    fn wrapper(&self) -> &'static str {
+        if Layer::parameters(self).is_empty() {
+            "SpikeTraceOp"
+        } else {
+            "GradWithTrace"
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Modules one after another, each wrapped for OTTT as its parameters ask.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::module::{Memory, OnlineModule, Parameter};
+use crate::signal::Signal;
+
+/// A sequential container for online training.
+///
+/// It takes neurons, layers (this crate's, tch's, your own) and containers. A dense input goes through
+/// layers plainly until an OTTT neuron makes it a spike with its trace; from there on
+///
+/// - a layer with parameters acts as [`GradWithTrace`](crate::GradWithTrace): a dense signal leaves it;
+/// - a layer without acts as [`SpikeTraceOp`](crate::SpikeTraceOp): a pair leaves it;
+/// - a neuron is called once, on the spike.
+///
+/// A parameter counts whether or not it asks for a gradient.
+///
+/// # Source
+/// SpikingJelly's `OTTTSequential`.
+///
+/// ```
+/// use spiketrace::{OnlineModule, OtttLifNode, OtttSequential};
+/// use tch::{nn, Device, Kind, Tensor};
+/// let vs = nn::VarStore::new(Device::Cpu);
+/// let p = vs.root();
+/// let mut net = OtttSequential::new()
+///     .add(nn::linear(&p / "0", 4, 8, Default::default()))
+///     .add(OtttLifNode::new(Default::default())?)
+///     .add(nn::linear(&p / "2", 8, 2, Default::default()));
+/// let y = net.step(&Tensor::rand([3, 4], (Kind::Float, Device::Cpu)).into(), true)?;
+/// assert_eq!(y.value().size(), [3, 2]);
+/// println!("{net}");
+/// # Ok::<(), spiketrace::Error>(())
+/// ```
+#[doc(alias = "OTTTSequential")]
+#[derive(Debug, Default)]
+pub struct OtttSequential {
+    modules: Vec<Box<dyn OnlineModule>>,
+}
+
+impl OtttSequential {
+    /// An empty container: its output is its input.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a module.
+    #[allow(clippy::should_implement_trait)] // tch's name
+    pub fn add(mut self, module: impl OnlineModule + 'static) -> Self {
+        self.modules.push(Box::new(module));
+        self
+    }
+
+    /// How many modules there are.
+    pub fn len(&self) -> usize {
+        self.modules.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.modules.is_empty()
+    }
+
+    /// [`step`](OnlineModule::step), with the signal behind each module shown to `inspect`.
+    pub fn step_inspected(
+        &mut self,
+        x: &Signal,
+        train: bool,
+        mut inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
+    ) -> Result<Signal> {
+        let mut signal = match x {
+            Signal::Dense(x) => Signal::Dense(x.shallow_clone()),
+            Signal::SpikeTrace { spike, trace } => {
+                Signal::SpikeTrace { spike: spike.shallow_clone(), trace: trace.shallow_clone() }
+            }
+        };
+        for (i, module) in self.modules.iter_mut().enumerate() {
+            signal = module.step(&signal, train).map_err(|source| Error::Layer {
+                layer: format!("{i}: {}", module.name()),
+                source: Box::new(source),
+            })?;
+            inspect(i, &**module, &signal);
+        }
+        Ok(signal)
+    }
+}
+
+impl OnlineModule for OtttSequential {
+    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        self.step_inspected(x, train, |_, _, _| ())
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        let numbered = |(i, module): (usize, &Box<dyn OnlineModule>)| {
+            module.parameters().into_iter().map(move |p| Parameter { name: format!("{i}.{}", p.name), ..p })
+        };
+        self.modules.iter().enumerate().flat_map(numbered).collect()
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        self.modules.iter_mut().flat_map(|module| module.memories()).collect()
+    }
+
+    fn reset(&mut self) {
+        self.modules.iter_mut().for_each(|module| module.reset());
+    }
+
+    fn detach(&mut self) {
+        self.modules.iter_mut().for_each(|module| module.detach());
+    }
+
+    fn name(&self) -> String {
+        format!("OtttSequential({} modules)", self.modules.len())
+    }
+}
+
+/// A table: index, module, wrapper, parameters.
+impl fmt::Display for OtttSequential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rows = vec![["".into(), "module".into(), "wrapper".into(), "parameters".into()]];
+        for (i, module) in self.modules.iter().enumerate() {
+            let parameters = module.parameters().into_iter();
+            let parameters: Vec<String> =
+                parameters.map(|p| format!("{} {:?}", p.name, p.tensor.size())).collect();
+            let wrapper = module.wrapper().to_owned();
+            rows.push([i.to_string(), module.name(), wrapper, parameters.join(", ")]);
+        }
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 3] = std::array::from_fn(width);
+        for [index, module, wrapper, parameters] in &rows {
+            let [a, b, c] = widths;
+            let line = format!("{index:>a$}  {module:<b$}  {wrapper:<c$}  {parameters}");
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! The same operation on spike and trace.
+
+use tch::Tensor;
+
+use crate::error::{expect_like, Result};
+use crate::module::{Layer, Memory, OnlineModule, Parameter};
+use crate::signal::Signal;
+
+/// Wraps a layer f without weights for OTTT: pooling, dropout, scaling.
+///
+/// (s_t, a_t) -> (f(s_t), f(a_t)), the trace without a gradient.
+///
+/// # Shapes
+/// Spike and trace of one shape, one that f takes; the outputs are f's. A dense input passes through f
+/// plainly.
+///
+/// # Cost
+/// Two forward passes of f, the second without a graph.
+///
+/// # Source
+/// SpikingJelly's `SpikeTraceOp`.
+#[derive(Debug)]
+pub struct SpikeTraceOp<M> {
+    module: M,
+}
+
+impl<M: Layer> SpikeTraceOp<M> {
+    /// Wraps `module`.
+    pub fn new(module: M) -> Self {
+        Self { module }
+    }
+
+    /// The wrapped layer.
+    pub fn get_ref(&self) -> &M {
+        &self.module
+    }
+}
+
+impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
+    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        match x {
+            Signal::Dense(x) => Ok(Signal::Dense(self.module.forward(x, train)?)),
+            Signal::SpikeTrace { spike, trace } => spike_trace_op(&mut self.module, spike, trace, train),
+        }
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        self.module.parameters()
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        self.module.memories()
+    }
+
+    fn name(&self) -> String {
+        self.module.name()
+    }
+
+    fn wrapper(&self) -> &'static str {
+        "SpikeTraceOp"
+    }
+}
+
+pub(super) fn spike_trace_op(
+    module: &mut (impl Layer + ?Sized),
+    spike: &Tensor,
+    trace: &Tensor,
+    train: bool,
+) -> Result<Signal> {
+    expect_like("the trace", trace, "the spike", spike)?;
+    let spike = module.forward(spike, train)?;
+    let trace = tch::no_grad(|| module.forward(&trace.detach(), train))?;
+    Ok(Signal::SpikeTrace { spike, trace })
+}

@@ -1,0 +1,119 @@
+//! The two traits everything in a network implements one of.
+//!
+//! A [`Layer`] maps a tensor to a tensor and knows nothing of traces. An [`OnlineModule`] maps a
+//! [`Signal`] to a [`Signal`], one time step a call: neurons, containers, and, by itself, every layer.
+
+use std::fmt::Debug;
+
+use tch::Tensor;
+
+use crate::error::Result;
+use crate::signal::Signal;
+
+/// A weight of a module, whether or not it asks for a gradient.
+#[derive(Debug)]
+pub struct Parameter {
+    /// PyTorch's name for it: `weight`, `bias`, in containers `0.weight`.
+    pub name: String,
+    /// The weight itself, not a copy.
+    pub tensor: Tensor,
+}
+
+impl Parameter {
+    /// A parameter that shares `tensor`.
+    pub fn new(name: impl Into<String>, tensor: &Tensor) -> Self {
+        Self { name: name.into(), tensor: tensor.shallow_clone() }
+    }
+}
+
+/// What a module carries from one time step to the next; `None` until the first input makes it.
+pub type Memory = Option<Tensor>;
+
+/// A map from tensor to tensor: a weighted layer, a pooling, a dropout.
+///
+/// Every layer is an [`OnlineModule`] too: on a spike with its trace, one that has parameters acts as
+/// [`GradWithTrace`](crate::GradWithTrace), one that has none as [`SpikeTraceOp`](crate::SpikeTraceOp).
+///
+/// ```
+/// use spiketrace::{Layer, OtttSequential, Result};
+/// use tch::Tensor;
+///
+/// #[derive(Debug)]
+/// struct Double;
+///
+/// impl Layer for Double {
+///     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+///         Ok(x * 2.0)
+///     }
+/// }
+///
+/// let net = OtttSequential::new().add(Double);
+/// assert!(net.to_string().contains("SpikeTraceOp"));
+/// ```
+pub trait Layer: Debug + Send {
+    /// The output at one time step.
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor>;
+
+    /// The weights, also those that ask for no gradient.
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    /// What the layer carries through time, in a fixed order.
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        Vec::new()
+    }
+
+    /// A short name for tables and errors, for instance `Linear(64 -> 10)`.
+    fn name(&self) -> String {
+        short_type_name::<Self>()
+    }
+}
+
+/// A module that runs through time, one step a call.
+#[doc(alias = "MemoryModule")]
+pub trait OnlineModule: Debug + Send {
+    /// Takes the signal of one time step and returns the module's answer.
+    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal>;
+
+    /// The weights, also those that ask for no gradient.
+    fn parameters(&self) -> Vec<Parameter>;
+
+    /// What the module carries from one time step to the next, in a fixed order.
+    fn memories(&mut self) -> Vec<&mut Memory>;
+
+    /// A short name for tables and errors.
+    fn name(&self) -> String {
+        short_type_name::<Self>()
+    }
+
+    /// What a spike with its trace meets around the module, for tables; empty for none.
+    fn wrapper(&self) -> &'static str {
+        ""
+    }
+
+    /// Forgets the past: to be called between sequences.
+    #[doc(alias = "reset_net")]
+    fn reset(&mut self) {
+        for memory in self.memories() {
+            *memory = None;
+        }
+    }
+
+    /// Cuts what is carried over from the graph that made it.
+    ///
+    /// The neurons of this crate never carry a graph; a module of your own may.
+    #[doc(alias = "detach_net")]
+    fn detach(&mut self) {
+        for memory in self.memories().into_iter().flatten() {
+            *memory = memory.detach();
+        }
+    }
+}
+
+/// The last part of a type's path, without its generic arguments.
+fn short_type_name<T: ?Sized>() -> String {
+    let name = std::any::type_name::<T>();
+    let name = name.split('<').next().unwrap_or(name);
+    name.rsplit("::").next().unwrap_or(name).to_owned()
+}

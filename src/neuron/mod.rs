@@ -1,0 +1,8 @@
+//! Leaky integrate-and-fire neurons for online training.
+
+mod lif;
+mod ottt;
+mod sltt;
+
+pub use ottt::{OtttLifConfig, OtttLifNode};
+pub use sltt::{SlttLifConfig, SlttLifNode};

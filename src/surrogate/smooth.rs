@@ -1,0 +1,74 @@
+//! Surrogates with one formula on the whole line.
+
+use std::f64::consts::PI;
+
+use super::surrogates;
+
+surrogates! {
+    /// h(x) = α σ(αx) (1 - σ(αx)), σ the logistic function. The default of the neurons.
+    Sigmoid {
+        /// Steepness.
+        alpha: f64 = 4.0,
+    }
+    requires "Sigmoid with a finite alpha": |p| p.alpha.is_finite();
+    derivative |p, x| {
+        let s = (x * p.alpha).f_sigmoid()?;
+        (1.0 - &s) * s * p.alpha
+    };
+
+    /// h(x) = (α/2) / (1 + (π/2 αx)²).
+    ATan {
+        /// Steepness.
+        alpha: f64 = 2.0,
+    }
+    requires "ATan with a finite alpha": |p| p.alpha.is_finite();
+    derivative |p, x| (x * (PI / 2.0 * p.alpha)).f_square()?.f_add_scalar(1.0)?.f_reciprocal()? * (p.alpha / 2.0);
+
+    /// h(x) = α/√π exp(-(αx)²).
+    Erf {
+        /// Steepness.
+        alpha: f64 = 2.0,
+    }
+    requires "Erf with a finite alpha": |p| p.alpha.is_finite();
+    derivative |p, x| (-(x * p.alpha).f_square()?).f_exp()? * (p.alpha / PI.sqrt());
+
+    /// h(x) = α/2 exp(-α|x|).
+    PiecewiseExp {
+        /// Steepness.
+        alpha: f64 = 1.0,
+    }
+    requires "PiecewiseExp with a finite alpha": |p| p.alpha.is_finite();
+    derivative |p, x| (x.f_abs()? * -p.alpha).f_exp()? * (p.alpha / 2.0);
+
+    /// h(x) = 1 / (2α (1/α + |x|)²).
+    SoftSign {
+        /// Steepness, above 0.
+        alpha: f64 = 2.0,
+    }
+    requires "SoftSign with alpha above 0": |p| p.alpha > 0.0 && p.alpha.is_finite();
+    derivative |p, x| ((x.f_abs()? + 1.0 / p.alpha).f_square()? * (2.0 * p.alpha)).f_reciprocal()?;
+
+    /// h(x) = α / (1 + |x|)².
+    SuperSpike {
+        /// Height.
+        alpha: f64 = 1.0,
+    }
+    requires "SuperSpike with a finite alpha": |p| p.alpha.is_finite();
+    derivative |p, x| (x.f_abs()? + 1.0).f_square()?.f_reciprocal()? * p.alpha;
+
+    /// h(x) = 1 / (1/α + |x|).
+    NonzeroSignLogAbs {
+        /// Height, above 0.
+        alpha: f64 = 1.0,
+    }
+    requires "NonzeroSignLogAbs with alpha above 0": |p| p.alpha > 0.0 && p.alpha.is_finite();
+    derivative |p, x| (x.f_abs()? + 1.0 / p.alpha).f_reciprocal()?;
+
+    /// h(x) = (1 + 2|x|/(α - 1))^(-α).
+    QPseudoSpike {
+        /// Tail fatness, above 1.
+        alpha: f64 = 2.0,
+    }
+    requires "QPseudoSpike with alpha above 1": |p| p.alpha > 1.0 && p.alpha.is_finite();
+    derivative |p, x| (x.f_abs()? * (2.0 / (p.alpha - 1.0)) + 1.0).f_pow_tensor_scalar(-p.alpha)?;
+}

@@ -1,0 +1,36 @@
+//! A network's answer to a sequence.
+
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+use crate::module::OnlineModule;
+
+/// The sum over time of the network's outputs, in evaluation mode and without a graph.
+///
+/// The network is reset before and after: the answer depends on this sequence alone.
+///
+/// # Shapes
+/// `x_seq` [B, T, ...] to [B, ...].
+///
+/// # Errors
+/// When the sequence is empty or has no time, and what the network says; it is reset then too.
+pub fn evaluate(net: &mut (impl OnlineModule + ?Sized), x_seq: &Tensor) -> Result<Tensor> {
+    if x_seq.dim() < 2 || x_seq.numel() == 0 {
+        let fix = "repeat_over_time() makes a sequence of a batch";
+        return Err(Error::shape("x_seq", "[B, T, ...] with at least one element", x_seq, fix));
+    }
+    net.reset();
+    let result = tch::no_grad(|| {
+        let mut total: Option<Tensor> = None;
+        for t in 0..x_seq.size()[1] {
+            let y = net.step(&x_seq.f_select(1, t)?.into(), false)?.into_value();
+            total = Some(match total {
+                Some(total) => total.f_add(&y)?,
+                None => y,
+            });
+        }
+        Ok(total.unwrap_or_default())
+    });
+    net.reset();
+    result
+}

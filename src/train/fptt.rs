@@ -1,0 +1,104 @@
+//! Forward propagation through time: a running average of the weights stands for the past.
+
+use tch::{Reduction, Tensor};
+
+use super::sequence::{expect_loss, expect_sequences};
+use super::Optimizer;
+use crate::error::{expect_like, Error, Result};
+use crate::module::{Memory, OnlineModule};
+
+/// The running averages that [`fptt_online_training`] starts from: copies of the optimizer's parameters.
+pub fn fptt_online_training_init_w_ra(optimizer: &(impl Optimizer + ?Sized)) -> Vec<Tensor> {
+    optimizer.parameters().iter().map(|p| p.detach().copy()).collect()
+}
+
+/// Trains `net` on one batch of sequences by FPTT; the weights move at every step.
+///
+/// With w̄ the running average and g the last gradient of the plain loss, each step minimizes
+///
+/// ```text
+/// loss_t + alpha/2 Σ_i mean((w_i - w̄_i - g_i/(2 alpha))²),
+/// ```
+///
+/// moves the weights, and, but at the last step, takes the plain loss's gradient g at the new weights
+/// on the same input and state and sets w̄ := (w̄ + w)/2 - g/(2 alpha).
+///
+/// Returns the sum of the plain losses.
+///
+/// # Shapes
+/// `x_seq` [T, N, ...] and `target_seq` [T, N, ...]: time first, as in SpikingJelly. `w_ra` is what
+/// [`fptt_online_training_init_w_ra`] made, kept from call to call.
+///
+/// # Errors
+/// When the sequences do not fit together, `alpha` is not above 0, `w_ra` is not the optimizer's, and
+/// what the network, the loss and the optimizer say. All shapes are checked before anything moves.
+///
+/// # Source
+/// Kag and Saligrama, *Training Recurrent Neural Networks via Forward Propagation Through Time*, ICML
+/// 2021; for spiking networks Yin et al., arXiv 2112.11231; SpikingJelly's `fptt_online_training`.
+pub fn fptt_online_training(
+    net: &mut (impl OnlineModule + ?Sized),
+    optimizer: &mut (impl Optimizer + ?Sized),
+    x_seq: &Tensor,
+    target_seq: &Tensor,
+    loss_fn: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+    alpha: f64,
+    w_ra: &mut [Tensor],
+) -> Result<Tensor> {
+    expect_sequences(x_seq, target_seq, "T, N")?;
+    if !(alpha > 0.0 && alpha.is_finite()) {
+        return Err(Error::argument("alpha", "a finite number above 0", alpha));
+    }
+    let parameters = optimizer.parameters();
+    if w_ra.len() != parameters.len() {
+        let expected =
+            format!("{} running averages, from fptt_online_training_init_w_ra()", parameters.len());
+        return Err(Error::argument("w_ra", &expected, w_ra.len()));
+    }
+    for (i, (average, parameter)) in w_ra.iter().zip(&parameters).enumerate() {
+        expect_like(&format!("w_ra[{i}]"), average, "its parameter", parameter)?;
+    }
+    let mut last_grads: Vec<Tensor> = parameters.iter().map(|p| p.detach().zeros_like()).collect();
+    let mut total: Option<Tensor> = None;
+    let time_steps = x_seq.size()[0];
+
+    for t in 0..time_steps {
+        let (x, target) = (x_seq.f_get(t)?.into(), target_seq.f_get(t)?);
+        optimizer.zero_grad()?;
+        let loss = loss_fn(net.step(&x, true)?.value(), &target)?;
+        expect_loss(&loss)?;
+        let mut regularized = loss.shallow_clone();
+        for ((p, average), grad) in parameters.iter().zip(w_ra.iter()).zip(&last_grads) {
+            let centre = average.f_add(&grad.f_div_scalar(2.0 * alpha)?)?;
+            regularized =
+                regularized.f_add(&p.f_mse_loss(&centre, Reduction::Mean)?.f_mul_scalar(alpha / 2.0)?)?;
+        }
+        regularized.f_backward()?;
+        optimizer.step()?;
+        net.detach();
+        let loss = loss.detach();
+        total = Some(match total {
+            Some(total) => total.f_add(&loss)?,
+            None => loss,
+        });
+
+        if t < time_steps - 1 {
+            let state: Vec<Memory> =
+                net.memories().into_iter().map(|m| m.as_ref().map(Tensor::copy)).collect();
+            optimizer.zero_grad()?;
+            loss_fn(net.step(&x, true)?.value(), &target)?.f_backward()?;
+            for ((p, average), last) in parameters.iter().zip(w_ra.iter_mut()).zip(&mut last_grads) {
+                // A frozen parameter has none: it counts as zero.
+                let grad = if p.grad().defined() { p.grad() } else { p.detach().zeros_like() };
+                let half = average.f_add(&p.detach())?.f_div_scalar(2.0)?;
+                *average = half.f_sub(&grad.f_div_scalar(2.0 * alpha)?)?;
+                *last = grad.copy();
+            }
+            for (memory, kept) in net.memories().into_iter().zip(state) {
+                *memory = kept;
+            }
+        }
+        optimizer.zero_grad()?;
+    }
+    Ok(total.unwrap_or_default())
+}

@@ -1,0 +1,66 @@
+//! OTTT's loss of one time step.
+
+use tch::{Kind, Reduction, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Cross-entropy mixed with mean square error, divided by the count of steps.
+///
+/// ```text
+/// L_t = ((1 - lambda) CE(y_t, label) + lambda MSE(y_t, onehot(label))) / T
+/// ```
+///
+/// # Source
+/// Xiao et al., arXiv 2210.04195, appendix D, where lambda is 0.05.
+///
+/// ```
+/// # use tch::Tensor;
+/// let loss = spiketrace::train::OtttLoss::new(0.05, 6)?;
+/// let y = Tensor::from_slice2(&[[2.0f32, 0.0]]);
+/// let l = loss.forward(&y, &Tensor::from_slice(&[0i64]))?;
+/// let (ce, mse) = ((1.0 + (-2.0f64).exp()).ln(), 0.5);
+/// assert!((l.double_value(&[]) - (0.95 * ce + 0.05 * mse) / 6.0).abs() < 1e-6);
+/// # Ok::<(), spiketrace::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct OtttLoss {
+    lambda: f64,
+    time_steps: i64,
+}
+
+impl OtttLoss {
+    /// The loss for sequences of `time_steps` steps.
+    ///
+    /// # Errors
+    /// When `lambda` is not in 0..=1, or `time_steps` is below 1.
+    pub fn new(lambda: f64, time_steps: i64) -> Result<Self> {
+        if !(0.0..=1.0).contains(&lambda) {
+            return Err(Error::argument("lambda", "a share from 0 to 1", lambda));
+        }
+        if time_steps < 1 {
+            return Err(Error::argument("time_steps", "at least 1", time_steps));
+        }
+        Ok(Self { lambda, time_steps })
+    }
+
+    /// The loss of outputs `y` [B, C] against class indices `label` [B] (Int64).
+    ///
+    /// # Errors
+    /// When shapes or kinds differ from these; on the CPU also when a label is outside 0..C.
+    pub fn forward(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
+        if y.dim() != 2 || label.size() != y.size()[..1] {
+            let expected = "[B], with outputs of shape [B, C]";
+            let fix = format!("the network's output has shape {:?}", y.size());
+            return Err(Error::shape("the labels", expected, label, &fix));
+        }
+        if label.f_kind()? != Kind::Int64 {
+            let (what, got) = ("the labels".to_owned(), label.f_kind()?);
+            return Err(Error::Kind { what, expected: "Int64".into(), got });
+        }
+        let ce = y.f_cross_entropy_loss(label, None::<Tensor>, Reduction::Mean, -100, 0.0)?;
+        let one_hot = y.f_zeros_like()?.f_scatter_value(1, &label.f_unsqueeze(1)?, 1.0)?;
+        let mse = y.f_mse_loss(&one_hot, Reduction::Mean)?;
+        let mixed = ce.f_mul_scalar(1.0 - self.lambda)?.f_add(&mse.f_mul_scalar(self.lambda)?)?;
+        Ok(mixed.f_div_scalar(self.time_steps as f64)?)
+    }
+}

@@ -1,0 +1,17 @@
+//! Online training: the loops, what they optimize with, and how well it went.
+
+mod accuracy;
+mod evaluate;
+mod fptt;
+mod loss;
+mod optimizer;
+mod ottt;
+mod sequence;
+
+pub use accuracy::{accuracy, top_k_accuracy};
+pub use evaluate::evaluate;
+pub use fptt::{fptt_online_training, fptt_online_training_init_w_ra};
+pub use loss::OtttLoss;
+pub use optimizer::Optimizer;
+pub use ottt::{ottt_online_training, SequenceOutput, Update};
+pub use sequence::repeat_over_time;

@@ -1,0 +1,8 @@
+//! The integration tests, one binary.
+
+mod container;
+mod errors;
+mod function;
+mod memory;
+mod oracle;
+mod parity;
