@@ -31,7 +31,7 @@ pub use special::{DeterministicPass, FakeNumericalGradient, MultiLevelSpikeCount
 ///
 /// impl Surrogate for Triangle {
 ///     fn derivative(&self, x: &Tensor) -> spiketrace::Result<Tensor> {
-///         Ok((1.0 - x.f_abs()?).f_clamp_min(0.0)?)
+///         Ok(x.f_abs()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?)
 ///     }
 /// }
 ///

@@ -1,6 +1,6 @@
 //! Surrogates with different formulas on different intervals.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::surrogates;
 use crate::error::Result;
@@ -77,6 +77,7 @@ surrogates! {
 mod tests {
     use super::*;
     use crate::surrogate::Surrogate;
+    use tch::Kind;
 
     #[test]
     fn the_areas_of_triangle_and_rectangle_are_one() {
