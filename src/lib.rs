@@ -1,5 +1,7 @@
 //! Online training of spiking neural networks on libtorch, through `tch`.
 mod autograd;
+#[cfg(feature = "data")]
+pub mod data;
 mod error;
 mod ffi;
 mod layer;

@@ -1,0 +1,164 @@
+//! IDX files, the format of MNIST and Fashion-MNIST.
+//!
+//! A header 0, 0, type, count of dimensions, then each dimension as a big-endian u32, then the values.
+//! Only bytes (type 8) occur in these data sets.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use tch::vision::dataset::Dataset;
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+const CLASSES: i64 = 10;
+/// Larger files are taken for broken headers.
+const MOST_VALUES: u64 = 1 << 32;
+
+/// Reads MNIST's four files from a folder; each may be compressed (`.gz`) or not. Fashion-MNIST's too.
+///
+/// `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`,
+/// `t10k-labels-idx1-ubyte`.
+///
+/// # Errors
+/// When the folder or a file is missing, unreadable, cut off or not IDX, when images and labels differ
+/// in number, or a label is not in 0..10. The message names the file.
+pub fn mnist(folder: impl AsRef<Path>) -> Result<Dataset> {
+    let folder = folder.as_ref();
+    if !folder.is_dir() {
+        let problem = "is not a folder; name the one that holds the IDX files".to_owned();
+        return Err(Error::Data { path: folder.to_owned(), problem });
+    }
+    let (train_images, train_labels) = read_part(folder, "train")?;
+    let (test_images, test_labels) = read_part(folder, "t10k")?;
+    Ok(Dataset { train_images, train_labels, test_images, test_labels, labels: CLASSES })
+}
+
+fn read_part(folder: &Path, part: &str) -> Result<(Tensor, Tensor)> {
+    let images_path = find(folder, &format!("{part}-images-idx3-ubyte"))?;
+    let labels_path = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
+    let (images, labels) = (read_idx(&images_path)?, read_idx(&labels_path)?);
+    let wrong = |path: &Path, problem: String| Err(Error::Data { path: path.to_owned(), problem });
+    let &[count, height, width] = &images.size()[..] else {
+        return wrong(
+            &images_path,
+            format!("holds shape {:?}, expected [images, height, width]", images.size()),
+        );
+    };
+    if labels.size() != [count] {
+        let problem = format!("holds labels of shape {:?} for {count} images", labels.size());
+        return wrong(&labels_path, problem);
+    }
+    if images.numel() == 0 {
+        return wrong(&images_path, "holds no images".to_owned());
+    }
+    let most = labels.f_max()?.f_int64_value(&[])?;
+    if most >= CLASSES {
+        return wrong(&labels_path, format!("holds the label {most}, expected 0 to {}", CLASSES - 1));
+    }
+    let images = images.f_view([count, 1, height, width])?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
+    Ok((images, labels.f_to_kind(Kind::Int64)?))
+}
+
+/// The file itself or its compressed form.
+fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+    let plain = folder.join(name);
+    let compressed = folder.join(format!("{name}.gz"));
+    match (plain.exists(), compressed.exists()) {
+        (true, _) => Ok(plain),
+        (_, true) => Ok(compressed),
+        _ => {
+            let problem =
+                "is missing, and so is its .gz form; is this the folder of the data set?".to_owned();
+            Err(Error::Data { path: plain, problem })
+        }
+    }
+}
+
+/// Reads an IDX file of bytes, compressed or not, as a tensor of kind Uint8.
+///
+/// # Errors
+/// When the file is unreadable, not IDX, of another element type, or longer or shorter than it says.
+pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
+    let path = path.as_ref();
+    let wrong = |problem: String| Error::Data { path: path.to_owned(), problem };
+    let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
+
+    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let zipped = std::io::BufRead::fill_buf(&mut file).map_err(unreadable)?.starts_with(&[0x1f, 0x8b]);
+    let mut reader: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+
+    let mut read_word = || {
+        let mut word = [0; 4];
+        reader.read_exact(&mut word).map(|()| word)
+    };
+    let [zero, zero_too, kind, dims] = read_word().map_err(|e| wrong(format!("has no IDX header: {e}")))?;
+    if (zero, zero_too) != (0, 0) {
+        return Err(wrong("is not an IDX file: it does not begin with two zero bytes".to_owned()));
+    }
+    if kind != 8 {
+        return Err(wrong(format!("holds elements of type {kind:#04x}, expected bytes (0x08)")));
+    }
+    let mut size = Vec::new();
+    for _ in 0..dims {
+        let word = read_word().map_err(|e| wrong(format!("is cut off in its header: {e}")))?;
+        size.push(i64::from(u32::from_be_bytes(word)));
+    }
+    let values = size.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim as u64));
+    let values = values
+        .filter(|&n| n <= MOST_VALUES)
+        .ok_or_else(|| wrong(format!("claims the size {size:?}, its header is broken")))?;
+
+    // Grows with what is there, not with what the header claims; one more byte shows what is too much.
+    let mut bytes = Vec::new();
+    reader.take(values + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    match (bytes.len() as u64).cmp(&values) {
+        Ordering::Less => {
+            let got = bytes.len();
+            Err(wrong(format!("is cut off: {got} of the {values} bytes that its size {size:?} needs")))
+        }
+        Ordering::Greater => Err(wrong(format!("holds more than the {values} bytes of its size {size:?}"))),
+        Ordering::Equal => Ok(Tensor::from_slice(&bytes).f_view(&size[..])?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Tensor> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        read_idx(file.path())
+    }
+
+    const FILE: [u8; 16] = [0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3, 4];
+
+    #[test]
+    fn a_file_reads_the_same_compressed_or_not() {
+        let plain = read(&FILE).unwrap();
+        let mut zipped = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        zipped.write_all(&FILE).unwrap();
+        assert_eq!(plain, Tensor::from_slice(&[1u8, 2, 3, 4]).view([2, 2]));
+        assert_eq!(read(&zipped.finish().unwrap()).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_or_too_long_is_an_error() {
+        for length in 0..FILE.len() {
+            assert!(read(&FILE[..length]).is_err(), "{length}");
+        }
+        assert!(read(&[&FILE[..], &[5]].concat()).unwrap_err().to_string().contains("more than the 4 bytes"));
+    }
+
+    #[test]
+    fn a_header_that_claims_the_world_allocates_nothing() {
+        let huge = [&[0, 0, 8, 4][..], &[0xff; 16], &[1]].concat();
+        assert!(read(&huge).unwrap_err().to_string().contains("its header is broken"));
+    }
+}
