@@ -1,4 +1,6 @@
 //! Online training of spiking neural networks on libtorch, through `tch`.
+#![warn(unreachable_pub)]
+
 mod autograd;
 #[cfg(feature = "data")]
 pub mod data;

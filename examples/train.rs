@@ -1,0 +1,126 @@
+//! Trains a spiking network online on real images and shows how it went.
+//!
+//! `cargo run --release --example train` learns 8x8 digits; `-- --help` lists the options.
+//! Ctrl-C stops after the batch at hand and keeps what was learned.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use spiketrace::train::{accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss};
+use spiketrace::{OnlineModule, OtttSequential};
+use tch::nn::{self, OptimizerConfig, VarStore};
+use tch::vision::dataset::Dataset;
+use tch::{Kind, Tensor};
+
+#[path = "train/network.rs"]
+mod network;
+#[path = "train/options.rs"]
+mod options;
+#[path = "train/pictures.rs"]
+mod pictures;
+#[path = "train/report.rs"]
+mod report;
+
+use options::{Options, Settings};
+use report::{Epoch, Report};
+
+fn main() -> Result<()> {
+    let (settings, data) = Options::parse().resolve()?;
+    let mut report = Report::create(&settings)?;
+    if settings.threads > 0 {
+        tch::set_num_threads(settings.threads);
+    }
+    tch::manual_seed(settings.seed);
+    let vs = VarStore::new(settings.device);
+    let mut net = network::build(&vs.root(), &settings, &data)?;
+    println!("{net}");
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+
+    let mut optimizer = nn::sgd(0.9, 0.0, settings.weight_decay, false).build(&vs, settings.lr)?;
+    for epoch in 1..=settings.epochs {
+        let lr = cosine(settings.lr, epoch, settings.epochs);
+        optimizer.set_lr(lr);
+        let (loss, train_accuracy, images_per_second) =
+            train_epoch(&mut net, &mut optimizer, &data, &settings, epoch, &stop)?;
+        let test_accuracy = test(&mut net, &data, &settings)?;
+        report.add(Epoch { epoch, loss, train_accuracy, test_accuracy, images_per_second, lr }, &vs)?;
+        if stop.load(Ordering::Relaxed) {
+            println!("stopped in epoch {epoch}; what was learned is kept");
+            break;
+        }
+    }
+    let image = data.test_images.narrow(0, 0, 1).to_device(settings.device);
+    let label = data.test_labels.int64_value(&[0]);
+    report.draw(&mut net, &image, label, &settings)?;
+    println!("run kept in {}", report.folder().display());
+    println!("test accuracy {:.4}", report.test_accuracy());
+    Ok(())
+}
+
+/// One pass over the training images: mean loss, accuracy, images per second.
+fn train_epoch(
+    net: &mut OtttSequential,
+    optimizer: &mut nn::Optimizer,
+    data: &Dataset,
+    settings: &Settings,
+    epoch: i64,
+    stop: &AtomicBool,
+) -> Result<(f64, f64, f64)> {
+    let loss_fn = OtttLoss::new(settings.lambda, settings.time_steps)?;
+    let images = data.train_images.size()[0] as u64;
+    let style = "epoch {prefix} {bar:30} {percent:>3} %, {eta} left, {msg}";
+    let bar = ProgressBar::new(images).with_style(ProgressStyle::with_template(style)?);
+    bar.set_prefix(format!("{epoch}/{}", settings.epochs));
+    let start = Instant::now();
+    let (mut loss_sum, mut hits, mut seen) = (0.0, 0.0, 0.0);
+
+    let mut batches = data.train_iter(settings.batch);
+    for (x, labels) in batches.shuffle().return_smaller_last_batch().to_device(settings.device) {
+        let x_seq = repeat_over_time(&x, settings.time_steps)?;
+        let label_seq = repeat_over_time(&labels, settings.time_steps)?;
+        let loss = |y: &Tensor, label: &Tensor| loss_fn.forward(y, label);
+        let update = settings.update.into();
+        let out = ottt_online_training(net, optimizer, &x_seq, &label_seq, loss, update)?;
+        net.reset();
+
+        let count = x.size()[0] as f64;
+        loss_sum += f64::try_from(&out.loss)? * count;
+        let answer = out.outputs.f_sum_dim_intlist(1i64, false, None::<Kind>)?;
+        hits += accuracy(&answer, &labels)? * count;
+        seen += count;
+        bar.inc(count as u64);
+        let speed = seen / start.elapsed().as_secs_f64();
+        bar.set_message(format!(
+            "loss {:.4}, accuracy {:.4}, {speed:.0} images/s",
+            loss_sum / seen,
+            hits / seen
+        ));
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    Ok((loss_sum / seen, hits / seen, seen / start.elapsed().as_secs_f64()))
+}
+
+/// The share of test images whose class has the largest output, summed over time.
+fn test(net: &mut OtttSequential, data: &Dataset, settings: &Settings) -> Result<f64> {
+    let mut hits = 0.0;
+    for (x, labels) in data.test_iter(256).return_smaller_last_batch().to_device(settings.device) {
+        let answer = evaluate(net, &repeat_over_time(&x, settings.time_steps)?)?;
+        hits += accuracy(&answer, &labels)? * x.size()[0] as f64;
+    }
+    Ok(hits / data.test_images.size()[0] as f64)
+}
+
+/// The learning rate falls from `lr` towards 0 along half a cosine.
+fn cosine(lr: f64, epoch: i64, epochs: i64) -> f64 {
+    lr * 0.5 * (1.0 + (std::f64::consts::PI * (epoch - 1) as f64 / epochs as f64).cos())
+}
