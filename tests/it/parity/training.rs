@@ -1,0 +1,104 @@
+//! Whole training loops: losses, outputs, gradients, and the weights afterwards.
+
+use spiketrace::train::{
+    fptt_online_training, fptt_online_training_init_w_ra, ottt_online_training as train, Optimizer, OtttLoss,
+    Update,
+};
+use spiketrace::{
+    ws_conv2d, AdaptiveAvgPool2d, AvgPool2d, Flatten, OnlineModule, OtttLifConfig, OtttLifNode,
+    OtttSequential, Scale, SlttLifConfig, SlttLifNode, WsConv2dConfig,
+};
+use tch::nn::{self, OptimizerConfig, VarStore};
+use tch::{Reduction, Tensor};
+
+use super::fixture::Case;
+use super::layers::var_store;
+
+const SEQUENCES: i64 = 3;
+const TIME_STEPS: i64 = 6;
+
+pub fn ottt_online_training(case: &mut Case) {
+    let vs = var_store(case);
+    let mut net = net(case, &vs);
+    case.set(&net.parameters());
+    let mut optimizer =
+        nn::sgd(case.number("momentum"), 0.0, 0.0, false).build(&vs, case.number("lr")).unwrap();
+    let loss = OtttLoss::new(0.05, TIME_STEPS).unwrap();
+    let update = if case.flag("online") { Update::EveryStep } else { Update::EndOfSequence };
+
+    let (x, target) = (case.get("x"), case.get("target"));
+    let (mut losses, mut outputs) = (Vec::new(), Vec::new());
+    for i in 0..SEQUENCES {
+        let labels = target.get(i).unsqueeze(1).expand([-1, TIME_STEPS], false);
+        let out = train(&mut net, &mut optimizer, &x.get(i), &labels, |y, l| loss.forward(y, l), update);
+        let out = out.unwrap();
+        losses.push(out.loss);
+        outputs.push(out.outputs);
+        net.reset();
+    }
+    case.value("loss", &Tensor::stack(&losses, 0));
+    case.value("outputs", &Tensor::stack(&outputs, 0));
+    for p in net.parameters() {
+        case.value(&format!("after.{}", p.name), &p.tensor.detach());
+        if update == Update::EndOfSequence {
+            case.gradient(&format!("grad.{}", p.name), &p.tensor.grad());
+        }
+    }
+}
+
+fn net(case: &Case, vs: &VarStore) -> OtttSequential {
+    let p = vs.root();
+    let ottt = || OtttLifNode::new(OtttLifConfig::default()).unwrap();
+    let linear = |name: i64, from, to| nn::linear(&p / name, from, to, Default::default());
+    let conv = |name: i64, from, to| {
+        let config = WsConv2dConfig { padding: 1, ..Default::default() };
+        ws_conv2d(&p / name, from, to, 3, config).unwrap()
+    };
+    match case.name.trim_end_matches("_step").trim_end_matches("_sequence") {
+        "mlp" => OtttSequential::new().add(linear(0, 5, 7)).add(ottt()).add(linear(2, 7, 4)),
+        "mlp_sltt" => {
+            let sltt = SlttLifNode::new(SlttLifConfig::default()).unwrap();
+            OtttSequential::new().add(linear(0, 5, 7)).add(sltt).add(linear(2, 7, 4))
+        }
+        "conv" => OtttSequential::new()
+            .add(conv(0, 2, 3))
+            .add(ottt())
+            .add(Scale(2.74))
+            .add(AvgPool2d::new(2, Default::default()).unwrap())
+            .add(conv(4, 3, 4))
+            .add(ottt())
+            .add(Scale(2.74))
+            .add(AdaptiveAvgPool2d::new([1, 1]).unwrap())
+            .add(Flatten::default())
+            .add(linear(9, 4, 4)),
+        name => panic!("nothing replays {name}"),
+    }
+}
+
+pub fn fptt(case: &mut Case) {
+    let vs = var_store(case);
+    let p = vs.root();
+    let mut net = OtttSequential::new()
+        .add(nn::linear(&p / 0, 5, 7, Default::default()))
+        .add(SlttLifNode::new(SlttLifConfig::default()).unwrap())
+        .add(nn::linear(&p / 2, 7, 4, Default::default()));
+    case.set(&net.parameters());
+    let mut optimizer =
+        nn::sgd(case.number("momentum"), 0.0, 0.0, false).build(&vs, case.number("lr")).unwrap();
+    let mut w_ra = fptt_online_training_init_w_ra(&optimizer);
+    let (x, target) = (case.get("x"), case.get("target"));
+    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
+    for i in 0..SEQUENCES {
+        let (x, target, alpha) = (x.get(i), target.get(i), case.number("alpha"));
+        let _ = fptt_online_training(&mut net, &mut optimizer, &x, &target, mse, alpha, &mut w_ra).unwrap();
+        net.reset();
+    }
+    let optimized = Optimizer::parameters(&optimizer);
+    for p in net.parameters() {
+        // The averages lie in the optimizer's order, not in the network's.
+        let place = optimized.iter().position(|o| o.data_ptr() == p.tensor.data_ptr()).unwrap();
+        let average = &w_ra[place];
+        case.value(&format!("after.{}", p.name), &p.tensor.detach());
+        case.value(&format!("w_ra.{}", p.name), average);
+    }
+}
