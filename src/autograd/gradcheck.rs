@@ -63,7 +63,14 @@ pub fn gradcheck(
     }
     let loss = |xs: &[Tensor]| weighted_sum(&f(xs)?);
     let wanted: Vec<&Tensor> = checked.iter().map(|&i| &leaves[i]).collect();
-    let grads = Tensor::f_run_backward(&[loss(&leaves)?], &wanted, false, false)?;
+    let output = loss(&leaves)?;
+    // run_backward itself would crash.
+    if !output.requires_grad() {
+        let cut =
+            "the output does not depend on an input by recorded operations; is there a detach() or no_grad?";
+        return Err(Error::Gradient(cut.into()));
+    }
+    let grads = Tensor::f_run_backward(&[output], &wanted, false, false)?;
 
     for (&i, grad) in checked.iter().zip(&grads) {
         let grad = if grad.defined() { grad.f_contiguous()? } else { leaves[i].zeros_like() };
