@@ -253,9 +253,8 @@ fn the_table_shows_index_module_wrapper_and_parameters() {
 
 #[test]
 fn reset_forgets_everything() {
-    let vs = VarStore::new(Device::Cpu);
-    let mut net = six(&vs, true);
-    let x = Tensor::randn([3, 4], FLOAT) * 3.0;
+    let mut net = OtttSequential::new().add(OtttSequential::new().add(ottt()));
+    let x = Tensor::from_slice(&[0.6f32, 0.4]);
     let run = |net: &mut OtttSequential| -> Vec<Tensor> {
         (0..4).map(|_| net.step(&(&x).into(), true).unwrap().into_value().detach()).collect()
     };
