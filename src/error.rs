@@ -130,6 +130,13 @@ impl Error {
     }
 
     pub(crate) fn shape(what: &str, expected: impl ToString, got: &Tensor, fix: &str) -> Self {
+        if !got.defined() {
+            return Self::argument(
+                what,
+                &format!("a tensor of shape {}", expected.to_string()),
+                "an undefined tensor",
+            );
+        }
         Self::Shape {
             what: what.to_owned(),
             expected: expected.to_string(),

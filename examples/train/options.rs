@@ -23,25 +23,25 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "conv")]
     network: NetworkName,
     /// Time steps an image is shown
-    #[arg(long, value_name = "T", default_value = "6", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "T", default_value = "6", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     time_steps: i64,
     /// When weights move: after each time step, or once a sequence
     #[arg(long, value_enum, default_value = "step")]
     update: UpdateName,
     /// Images a batch [default: 32 for digits, 64 else]
-    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
     /// Passes over the images [default: 20 for digits, 4 else]
-    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     epochs: Option<i64>,
     /// First learning rate of SGD with momentum 0.9; it falls to 0 by a cosine
-    #[arg(long, default_value = "0.05", value_parser = positive)]
+    #[arg(long, default_value = "0.05", allow_negative_numbers = true, value_parser = positive)]
     lr: f64,
     /// Share of the mean square error in the loss
-    #[arg(long, default_value = "0.05", value_parser = share)]
+    #[arg(long, default_value = "0.05", allow_negative_numbers = true, value_parser = share)]
     lambda: f64,
     /// Pull of the weights towards 0
-    #[arg(long, default_value = "0.0001", value_parser = share)]
+    #[arg(long, default_value = "0.0001", allow_negative_numbers = true, value_parser = share)]
     weight_decay: f64,
     /// Number that a run can be repeated from
     #[arg(long, default_value = "1")]
@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, default_value = "auto", value_parser = device)]
     device: Device,
     /// Threads of libtorch [default: its own choice]
-    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
     threads: Option<i32>,
     /// Folder for the run, new or empty [default: the next free runs/NAME-N]
     #[arg(long, value_name = "DIR")]

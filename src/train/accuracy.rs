@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::labels::{expect_labels, expect_outputs};
 use crate::error::{Error, Result};
 
 /// The share of rows whose largest logit is at the label: [`top_k_accuracy`] with k = 1.
@@ -17,29 +18,11 @@ pub fn accuracy(logits: &Tensor, labels: &Tensor) -> Result<f64> {
 /// # Errors
 /// When shapes or kinds differ from these, a label is outside 0..C, or k is outside 1..=C.
 pub fn top_k_accuracy(logits: &Tensor, labels: &Tensor, k: i64) -> Result<f64> {
-    if logits.dim() != 2 || logits.numel() == 0 {
-        return Err(Error::shape(
-            "logits",
-            "[N, C] with at least one row",
-            logits,
-            "sum the outputs over time",
-        ));
-    }
+    expect_outputs("logits", logits)?;
     let (rows, classes) = (logits.size()[0], logits.size()[1]);
-    if labels.size() != [rows] {
-        return Err(Error::shape("labels", format!("[{rows}]"), labels, "one class index a row"));
-    }
-    if labels.f_kind()? != Kind::Int64 {
-        let (what, got) = ("labels".to_owned(), labels.f_kind()?);
-        return Err(Error::Kind { what, expected: "Int64".into(), got });
-    }
+    expect_labels(labels, rows, classes)?;
     if !(1..=classes).contains(&k) {
         return Err(Error::argument("k", &format!("from 1 to {classes}, the count of classes"), k));
-    }
-    let (least, most) = (labels.f_min()?.f_int64_value(&[])?, labels.f_max()?.f_int64_value(&[])?);
-    if least < 0 || most >= classes {
-        let got = format!("{least} to {most}");
-        return Err(Error::argument("labels", &format!("class indices from 0 to {}", classes - 1), got));
     }
     let (_, best) = logits.f_topk(k, 1, true, true)?;
     let hits = best.f_eq_tensor(&labels.f_unsqueeze(1)?)?.f_sum(Kind::Int64)?;

@@ -53,7 +53,7 @@ pub fn fptt_online_training(
     if w_ra.len() != parameters.len() {
         let expected =
             format!("{} running averages, from fptt_online_training_init_w_ra()", parameters.len());
-        return Err(Error::argument("w_ra", &expected, w_ra.len()));
+        return Err(Error::argument("the length of w_ra", &expected, w_ra.len()));
     }
     for (i, (average, parameter)) in w_ra.iter().zip(&parameters).enumerate() {
         expect_like(&format!("w_ra[{i}]"), average, "its parameter", parameter)?;

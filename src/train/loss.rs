@@ -1,7 +1,8 @@
 //! OTTT's loss of one time step.
 
-use tch::{Kind, Reduction, Tensor};
+use tch::{Reduction, Tensor};
 
+use super::labels::{expect_labels, expect_outputs};
 use crate::error::{Error, Result};
 
 /// Cross-entropy mixed with mean square error, divided by the count of steps.
@@ -48,15 +49,8 @@ impl OtttLoss {
     /// # Errors
     /// When shapes or kinds differ from these; on the CPU also when a label is outside 0..C.
     pub fn forward(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
-        if y.dim() != 2 || label.size() != y.size()[..1] {
-            let expected = "[B], with outputs of shape [B, C]";
-            let fix = format!("the network's output has shape {:?}", y.size());
-            return Err(Error::shape("the labels", expected, label, &fix));
-        }
-        if label.f_kind()? != Kind::Int64 {
-            let (what, got) = ("the labels".to_owned(), label.f_kind()?);
-            return Err(Error::Kind { what, expected: "Int64".into(), got });
-        }
+        expect_outputs("the network's output", y)?;
+        expect_labels(label, y.size()[0], y.size()[1])?;
         let ce = y.f_cross_entropy_loss(label, None::<Tensor>, Reduction::Mean, -100, 0.0)?;
         let one_hot = y.f_zeros_like()?.f_scatter_value(1, &label.f_unsqueeze(1)?, 1.0)?;
         let mse = y.f_mse_loss(&one_hot, Reduction::Mean)?;

@@ -3,6 +3,7 @@
 mod accuracy;
 mod evaluate;
 mod fptt;
+mod labels;
 mod loss;
 mod optimizer;
 mod ottt;
