@@ -14,7 +14,7 @@ const TRAIN: i64 = 1437;
 
 /// The digits: the first 1,437 train, the last 360 test. Nothing is read or fetched.
 ///
-/// Grey levels 0..=16 of 13 writers, scaled to 0..=1; 174 to 183 a class. Images [N, 1, 8, 8].
+/// Grey levels 0..=16 of 13 writers, scaled to 0..=1; 174 to 183 a class. Images `[N, 1, 8, 8]`.
 ///
 /// # Source
 /// Alpaydin and Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository

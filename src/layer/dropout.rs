@@ -92,7 +92,7 @@ impl Layer for Dropout {
 /// [`Dropout`] of whole channels.
 ///
 /// # Shapes
-/// [N, C, H, W], fixed until reset; the mask is [N, C, 1, 1].
+/// `[N, C, H, W]`, fixed until reset; the mask is `[N, C, 1, 1]`.
 ///
 /// # Source
 /// SpikingJelly's `layer.Dropout2d`.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::module::Layer;
 
 /// Where the windows of a pooling lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolConfig {
     /// Distance between windows; the kernel's size if not given.
     pub stride: Option<i64>,
@@ -14,12 +14,6 @@ pub struct PoolConfig {
     pub padding: i64,
     /// Whether a last, smaller window counts; false.
     pub ceil_mode: bool,
-}
-
-impl Default for PoolConfig {
-    fn default() -> Self {
-        Self { stride: None, padding: 0, ceil_mode: false }
-    }
 }
 
 /// The kernel and config of one pooling, checked.
@@ -70,7 +64,7 @@ fn expect_image(layer: &str, x: &Tensor) -> Result<()> {
 /// The mean of each window.
 ///
 /// # Shapes
-/// [N, C, H, W] or [C, H, W]; H becomes floor((H + 2 padding - ksize) / stride) + 1, and W likewise.
+/// `[N, C, H, W]` or `[C, H, W]`; H becomes floor((H + 2 padding - ksize) / stride) + 1, and W likewise.
 #[derive(Debug, Clone, Copy)]
 pub struct AvgPool2d(Window);
 
@@ -128,14 +122,14 @@ impl Layer for MaxPool2d {
 /// The mean of windows chosen so that the output has a given height and width.
 ///
 /// # Shapes
-/// [N, C, H, W] or [C, H, W] to the same with the given height and width.
+/// `[N, C, H, W]` or `[C, H, W]` to the same with the given height and width.
 #[derive(Debug, Clone, Copy)]
 pub struct AdaptiveAvgPool2d {
     output: [i64; 2],
 }
 
 impl AdaptiveAvgPool2d {
-    /// Pools to `output` = [height, width].
+    /// Pools to `output` = `[height, width]`.
     ///
     /// # Errors
     /// When one of the two is below 1.

@@ -93,10 +93,12 @@ impl OnlineModule for OtttSequential {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        let numbered = |(i, module): (usize, &Box<dyn OnlineModule>)| {
-            module.parameters().into_iter().map(move |p| Parameter { name: format!("{i}.{}", p.name), ..p })
-        };
-        self.modules.iter().enumerate().flat_map(numbered).collect()
+        let mut all = Vec::new();
+        for (i, module) in self.modules.iter().enumerate() {
+            let own = module.parameters().into_iter();
+            all.extend(own.map(|p| Parameter { name: format!("{i}.{}", p.name), ..p }));
+        }
+        all
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {

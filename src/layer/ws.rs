@@ -106,7 +106,7 @@ impl Default for WsLinearConfig {
 /// A linear layer with standardized weights, y = x W'^T + b.
 ///
 /// # Shapes
-/// [.., in] to [.., out]; `weight` [out, in], `gain` [out, 1], `bias` [out].
+/// `[.., in]` to `[.., out]`; `weight` `[out, in]`, `gain` `[out, 1]`, `bias` `[out]`.
 #[doc(alias = "WSLinear")]
 #[derive(Debug)]
 pub struct WsLinear(WsWeight);
@@ -182,8 +182,8 @@ impl Default for WsConv2dConfig {
 /// A 2-dimensional convolution with standardized weights.
 ///
 /// # Shapes
-/// [N, in, H, W] to [N, out, H', W'], H' = floor((H + 2 padding - dilation (k - 1) - 1) / stride) + 1;
-/// `weight` [out, in / groups, k, k], `gain` [out, 1, 1, 1], `bias` [out].
+/// `[N, in, H, W]` to `[N, out, H', W']`, H' = floor((H + 2 padding - dilation (k - 1) - 1) / stride) + 1;
+/// `weight` `[out, in / groups, k, k]`, `gain` `[out, 1, 1, 1]`, `bias` `[out]`.
 #[doc(alias = "WSConv2d")]
 #[derive(Debug)]
 pub struct WsConv2d {
@@ -259,7 +259,7 @@ impl Layer for WsConv2d {
     }
 }
 
-/// Errors unless the last dimension of `x` is the second of the weight [out, in].
+/// Errors unless the last dimension of `x` is the second of the weight `[out, in]`.
 pub(super) fn expect_features(layer: &str, x: &Tensor, weight: &Tensor) -> Result<()> {
     let features = weight.size()[1];
     if x.size().last() != Some(&features) {

@@ -13,7 +13,7 @@ pub fn accuracy(logits: &Tensor, labels: &Tensor) -> Result<f64> {
 /// The share of rows whose label is among the k largest logits.
 ///
 /// # Shapes
-/// `logits` [N, C], `labels` [N] of class indices (Int64).
+/// `logits` `[N, C]`, `labels` `[N]` of class indices (Int64).
 ///
 /// # Errors
 /// When shapes or kinds differ from these, a label is outside 0..C, or k is outside 1..=C.

@@ -10,7 +10,7 @@ use crate::module::OnlineModule;
 /// The network is reset before and after: the answer depends on this sequence alone.
 ///
 /// # Shapes
-/// `x_seq` [B, T, ...] to [B, ...].
+/// `x_seq` `[B, T, ...]` to `[B, ...]`.
 ///
 /// # Errors
 /// When the sequence is empty or has no time, and what the network says; it is reset then too.

@@ -26,7 +26,7 @@ pub fn fptt_online_training_init_w_ra(optimizer: &(impl Optimizer + ?Sized)) -> 
 /// Returns the sum of the plain losses.
 ///
 /// # Shapes
-/// `x_seq` [T, N, ...] and `target_seq` [T, N, ...]: time first, as in SpikingJelly. `w_ra` is what
+/// `x_seq` `[T, N, ...]` and `target_seq` `[T, N, ...]`: time first, as in SpikingJelly. `w_ra` is what
 /// [`fptt_online_training_init_w_ra`] made, kept from call to call.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 
-/// Errors unless `y` is [rows, classes] with at least one row.
+/// Errors unless `y` is `[rows, classes]` with at least one row.
 pub(super) fn expect_outputs(what: &str, y: &Tensor) -> Result<()> {
     if y.dim() != 2 || y.numel() == 0 {
         let fix = "flatten the outputs of a sample, or sum the outputs over time";

@@ -44,7 +44,7 @@ impl OtttLoss {
         Ok(Self { lambda, time_steps })
     }
 
-    /// The loss of outputs `y` [B, C] against class indices `label` [B] (Int64).
+    /// The loss of outputs `y` `[B, C]` against class indices `label` `[B]` (Int64).
     ///
     /// # Errors
     /// When shapes or kinds differ from these; on the CPU also when a label is outside 0..C.

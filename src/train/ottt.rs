@@ -21,7 +21,7 @@ pub enum Update {
 pub struct SequenceOutput {
     /// Sum of the steps' losses; on the loop's device, without a graph.
     pub loss: Tensor,
-    /// [B, T, ...], the network's outputs, without a graph.
+    /// `[B, T, ...]`, the network's outputs, without a graph.
     pub outputs: Tensor,
 }
 
@@ -34,8 +34,8 @@ pub struct SequenceOutput {
 /// The network's state goes on from where it was: call [`reset`](OnlineModule::reset) between sequences.
 ///
 /// # Shapes
-/// `x_seq` [B, T, ...] and `target_seq` [B, T, ...], batch first, then time; `loss_fn` gets the network's
-/// output [B, ...] and the target [B, ...] of one step and returns one number.
+/// `x_seq` `[B, T, ...]` and `target_seq` `[B, T, ...]`, batch first, then time; `loss_fn` gets the network's
+/// output `[B, ...]` and the target `[B, ...]` of one step and returns one number.
 ///
 /// # Errors
 /// When the sequences do not fit together, when the loss is not one number that depends on a parameter,

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use crate::error::{Error, Result};
 
-/// Repeats a batch [B, ...] over time: [B, T, ...], without a copy.
+/// Repeats a batch `[B, ...]` over time: `[B, T, ...]`, without a copy.
 ///
 /// The usual input code of OTTT: the same image drives the network at every step.
 ///

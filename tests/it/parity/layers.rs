@@ -65,7 +65,7 @@ pub fn grad_with_trace(case: &mut Case) {
                 ("running_var", norm.running_var.shallow_clone()),
             ];
             for (name, tensor) in &statistics {
-                let _ = tensor.shallow_clone().copy_(&case.get(&format!("before.{name}")));
+                tensor.shallow_clone().copy_(&case.get(&format!("before.{name}")));
             }
             through(case, norm);
             for (name, tensor) in &statistics {
