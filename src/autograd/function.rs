@@ -50,7 +50,7 @@ use crate::ffi;
 /// ```
 ///
 /// # Cost
-/// About 2 µs an application and 1 µs a backward, beside the operations themselves.
+/// 1.4 µs an application and as much a backward, beside the operations themselves (`benches/function.rs`).
 #[doc(alias = "torch.autograd.Function")]
 pub trait Function: Send + Sync + 'static {
     /// Computes the outputs.
