@@ -1,4 +1,25 @@
-//! Online training of spiking neural networks on libtorch, through `tch`.
+//! Online training of spiking neural networks (OTTT, SLTT) on libtorch, through [`tch`].
+//!
+//! Between layers flows a [`Signal`]: a tensor, or behind a neuron a **spike** s_t with its **trace**
+//! a_t = (1 - 1/τ) a_{t-1} + s_t. A weighted layer computes its value from the spike and its weights'
+//! gradient from the trace, so a loss at step t trains the network at step t: nothing is kept of the
+//! steps before but one tensor a neuron.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`OtttSequential`] | the container: wraps each module as its parameters ask |
+//! | [`OtttLifNode`], [`SlttLifNode`] | the neurons |
+//! | [`surrogate`] | derivatives of the spike, and the trait for your own |
+//! | [`GradWithTrace`], [`SpikeTraceOp`], [`replace_for_grad`] | what the container does, by hand |
+//! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
+//! | [`train`] | the online loops, loss, evaluation, accuracy |
+//! | [`Function`] | a custom differentiable function in Rust |
+//! | [`data`] | real images (feature `data`) |
+//!
+//! [`Layer`] and [`OnlineModule`] are the two traits to implement for modules of your own. Every
+//! fallible call returns [`Result`]; the message names the layer, the shapes and the fix.
+//!
+//! The README has an example, the table from Python to Rust, and how libtorch is found.
 #![warn(unreachable_pub)]
 
 mod autograd;
@@ -23,3 +44,8 @@ pub use layer::{
 pub use module::{Layer, Memory, OnlineModule, Parameter};
 pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use signal::Signal;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -28,7 +28,7 @@ pub fn learning_curve(path: &Path, epochs: &[Epoch], title: &str) -> Result<()> 
     use_own_font()?;
     let root = BitMapBackend::new(path, (1200, 500)).into_drawing_area();
     root.fill(&WHITE)?;
-    let root = root.titled(&format!("Online training: {title}"), (FONT, 26))?;
+    let root = root.margin(12, 0, 0, 0).titled(&format!("Online training: {title}"), (FONT, 26))?;
     let (left, right) = root.split_horizontally(600);
     let last = epochs.len() as f64;
     let most = epochs.iter().map(|e| e.loss).fold(0.0, f64::max) * 1.05;
@@ -106,7 +106,9 @@ pub fn raster(
     let root = BitMapBackend::new(path, (1200, height)).into_drawing_area();
     root.fill(&WHITE)?;
     let answer = (0..outputs.len()).max_by(|&a, &b| outputs[a].total_cmp(&outputs[b])).unwrap_or(0);
-    let root = root.titled(&format!("One test image of class {label}, taken for {answer}"), (FONT, 26))?;
+    let root = root
+        .margin(12, 0, 0, 0)
+        .titled(&format!("One test image of class {label}, taken for {answer}"), (FONT, 26))?;
     let (left, right) = root.split_horizontally(820);
     for (area, layer) in left.split_evenly((layers.len(), 1)).iter().zip(&layers) {
         draw_layer(area, layer)?;
@@ -158,7 +160,7 @@ fn draw_layer(area: &Area, layer: &Spikes) -> Result<()> {
     let shown = if (rows as i64) < layer.neurons { format!(", {rows} shown") } else { String::new() };
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .caption(format!("{}{shown}, {rate:.0} % of them fire a step", layer.title), (FONT, 19))
+        .caption(format!("{}{shown}, on average {rate:.0} % of them fire", layer.title), (FONT, 19))
         .x_label_area_size(45)
         .y_label_area_size(60)
         .build_cartesian_2d(0.5..time_steps as f64 + 0.5, 0.0..rows as f64)?;
