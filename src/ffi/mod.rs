@@ -159,8 +159,16 @@ unsafe fn call_back(
     // The lists stay C++'s: they must not be freed here.
     let (input, mut out) = (ManuallyDrop::new(List(input)), ManuallyDrop::new(List(output)));
     let result = catch_panic("a custom function", || body(node, &ctx, &input, &mut out));
-    let Err(error) = result.and_then(|result| result) else { return 0 };
-    let text = error.to_string();
+    let Err(error) = result.and_then(|result| result) else {
+        // What `body` met on the way and handled must not stand for a later failure of libtorch's.
+        LAST_ERROR.take();
+        return 0;
+    };
+    let text = match &error {
+        // It gets this prefix again at the caller.
+        Error::Torch(text) => text.clone(),
+        other => other.to_string(),
+    };
     // SAFETY: C++ copies `len` bytes of a text that is alive.
     unsafe { raw::spiketrace_list_fail(output, text.as_ptr().cast(), text.len()) };
     LAST_ERROR.set(Some(error));

@@ -68,6 +68,12 @@ struct RustFunction : ag::Function<RustFunction> {
   static ag::variable_list backward(ag::AutogradContext* ctx, ag::variable_list grads) {
     auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data.at("call").toCapsule());
     auto out = run(call->callbacks->backward, call->rust, {ctx, &call->defined, nullptr}, std::move(grads));
+    for (size_t i = 0; i < out.size(); ++i) {
+      if (out[i].defined() && !call->defined.at(i)) {
+        throw std::runtime_error("backward returned a gradient for input " + std::to_string(i) +
+                                 ", which apply_optional() left out; return None for it");
+      }
+    }
     out.insert(out.begin(), at::Tensor());  // the place of `call` among forward's arguments
     return out;
   }
