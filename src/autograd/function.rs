@@ -128,6 +128,7 @@ impl Index<usize> for Tensors {
 /// What one application carries from forward to backward.
 pub struct Context<'a> {
     raw: &'a ffi::Context<'a>,
+    inputs: usize,
     value: &'a OnceLock<Value>,
 }
 
@@ -169,6 +170,10 @@ impl Context<'_> {
     /// # Errors
     /// When there is no such input.
     pub fn needs_input_grad(&self, input: usize) -> Result<bool> {
+        if input >= self.inputs {
+            let expected = format!("one of the {} inputs, counted from 0", self.inputs);
+            return Err(Error::argument("needs_input_grad's input", &expected, input));
+        }
         self.raw.needs_input_grad(input)
     }
 
@@ -187,14 +192,17 @@ struct Call<F> {
 
 impl<F: Function> ffi::Node for Call<F> {
     fn forward(&self, ctx: &ffi::Context<'_>, inputs: &ffi::List, outputs: &mut ffi::List) -> Result<()> {
-        let mut ctx = Context { raw: ctx, value: &self.value };
+        let mut ctx = Context { raw: ctx, inputs: self.inputs, value: &self.value };
         let result = self.function.forward(&mut ctx, &Tensors(inputs.iter().collect()))?;
+        if result.is_empty() {
+            return Err(Error::argument("forward's output", "at least one tensor", "an empty list"));
+        }
         result.iter().for_each(|tensor| outputs.push(Some(tensor)));
         Ok(())
     }
 
     fn backward(&self, ctx: &ffi::Context<'_>, grads: &ffi::List, out: &mut ffi::List) -> Result<()> {
-        let mut ctx = Context { raw: ctx, value: &self.value };
+        let mut ctx = Context { raw: ctx, inputs: self.inputs, value: &self.value };
         let result = self.function.backward(&mut ctx, &Tensors(grads.iter().collect()))?;
         if result.len() != self.inputs {
             let (got, inputs) = (result.len(), self.inputs);
