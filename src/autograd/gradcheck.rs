@@ -34,7 +34,7 @@ impl Default for GradcheckConfig {
 /// Two evaluations of `f` an input element.
 ///
 /// # Errors
-/// [`Error::Gradient`] names the first element that differs by more than atol + rtol |numerical|;
+/// When nothing would be checked, or an option decides nothing. [`Error::Gradient`] names the first element that differs by more than atol + rtol |numerical|;
 /// errors of `f` are passed on.
 ///
 /// ```
@@ -48,9 +48,21 @@ pub fn gradcheck(
     inputs: &[Tensor],
     config: GradcheckConfig,
 ) -> Result<()> {
-    // Leaves of our own: the caller's tensors keep their values and gradients.
-    let leaves: Vec<Tensor> =
-        inputs.iter().map(|x| x.detach().copy().set_requires_grad(x.requires_grad())).collect();
+    let GradcheckConfig { eps, atol, rtol } = config;
+    for (name, value, valid) in
+        [("eps", eps, eps > 0.0), ("atol", atol, atol >= 0.0), ("rtol", rtol, rtol >= 0.0)]
+    {
+        if !(valid && value.is_finite()) {
+            return Err(Error::argument(&format!("gradcheck's {name}"), "a finite number above 0", value));
+        }
+    }
+    // Leaves of our own: the caller's tensors keep their values and gradients. Element i is the i-th in
+    // memory, whatever the caller's layout.
+    let leaf = |x: &Tensor| -> Result<Tensor> {
+        let copy = x.f_detach()?.f_contiguous()?.copy();
+        Ok(copy.set_requires_grad(x.requires_grad()))
+    };
+    let leaves: Vec<Tensor> = inputs.iter().map(leaf).collect::<Result<_>>()?;
     let checked: Vec<usize> = (0..leaves.len()).filter(|&i| leaves[i].requires_grad()).collect();
     if checked.is_empty() {
         return Err(Error::Gradient("no input asks for a gradient; call set_requires_grad(true)".into()));
@@ -82,10 +94,10 @@ pub fn gradcheck(
                 let _ = entry.f_add_scalar_(shift)?;
                 Ok(tch::no_grad(|| loss(&shifted))?.f_double_value(&[])?)
             };
-            let numerical = (at(config.eps)? - at(-config.eps)?) / (2.0 * config.eps);
+            let numerical = (at(eps)? - at(-eps)?) / (2.0 * eps);
             let analytic = grad.f_view(-1)?.f_double_value(&[element])?;
             // Written so that NaN fails.
-            let close = (analytic - numerical).abs() <= config.atol + config.rtol * numerical.abs();
+            let close = (analytic - numerical).abs() <= atol + rtol * numerical.abs();
             if !close {
                 return Err(Error::Gradient(format!(
                     "the gradient of input {i} (shape {:?}) at element {element} is {analytic}, \
@@ -100,6 +112,9 @@ pub fn gradcheck(
 
 /// Σ_i w_i y_i with w_i = 1 + sin(i + 1) / 2.
 fn weighted_sum(y: &Tensor) -> Result<Tensor> {
+    if !y.defined() || y.numel() == 0 {
+        return Err(Error::Gradient("the output has no elements: nothing would be checked".into()));
+    }
     let index = Tensor::f_arange(y.numel() as i64, (Kind::Double, y.device()))?;
     let weights = (index + 1.0).f_sin()? * 0.5 + 1.0;
     Ok((y.f_reshape(-1)? * weights).f_sum(Kind::Double)?)
