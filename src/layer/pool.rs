@@ -45,8 +45,10 @@ impl Window {
         expect_image(layer, x)?;
         let size = x.size();
         let smallest = size[size.len() - 2..].iter().min().copied().unwrap_or(0);
-        if smallest + 2 * self.padding < self.ksize {
-            let expected = format!("height and width of at least {}", self.ksize - 2 * self.padding);
+        // Padding is at most half of ksize.
+        let least = self.ksize - 2 * self.padding;
+        if smallest < least {
+            let expected = format!("height and width of at least {least}");
             return Err(Error::shape(&format!("{layer}'s input"), expected, x, "use fewer poolings"));
         }
         Ok(())

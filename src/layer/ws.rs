@@ -31,7 +31,8 @@ struct WsWeight {
 
 impl WsWeight {
     fn new(layer: &str, vs: &Path<'_>, size: &[i64], init: WsInit) -> Result<Self> {
-        let fan_in: i64 = size[1..].iter().product();
+        // 0 where the product is too large for any memory.
+        let fan_in = size[1..].iter().try_fold(1i64, |n, &dim| n.checked_mul(dim)).unwrap_or(0);
         if size[0] < 1 || fan_in < 2 {
             let expected = "at least 1 output and 2 weights an output, whose variance it divides by";
             return Err(Error::argument(&format!("{layer}'s weight"), expected, format!("{size:?}")));
