@@ -148,13 +148,34 @@ impl Error {
 
 /// libtorch's texts end in a C++ backtrace that helps nobody here.
 fn first_paragraph(text: &str) -> &str {
-    text.split("\nException raised from").next().unwrap_or(text).trim_end()
+    let ends = ["\nException raised from", "\nframe #0"].into_iter().filter_map(|end| text.find(end));
+    text[..ends.min().unwrap_or(text.len())].trim_end()
 }
 
 /// Runs code that may panic (a user's, or tch's infallible interface) and turns a panic into an error.
 pub(crate) fn catch_panic<T>(what: &str, body: impl FnOnce() -> T) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
-        .map_err(|payload| Error::Panic { what: what.to_owned(), message: panic_message(&*payload) })
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).map_err(|payload| {
+        let message = panic_message(&*payload);
+        match libtorchs_words(&message) {
+            Some(words) => Error::Torch(format!("{what}: {words}")),
+            None => Error::Panic { what: what.to_owned(), message },
+        }
+    })
+}
+
+/// [`catch_panic`] for code that returns a result of its own.
+///
+/// Also for tch's fallible operations on numbers, `f_mul_scalar` and its kin: where libtorch fails, out of
+/// memory for instance, they panic, since the number's destructor meets the error before they do.
+pub(crate) fn guarded<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_panic(what, body).and_then(|result| result)
+}
+
+/// What libtorch said, of the message of tch's panic about it.
+fn libtorchs_words(panic: &str) -> Option<String> {
+    let words = panic.strip_prefix("called `Result::unwrap()` on an `Err` value: Torch(\"")?;
+    let words = words.trim_end_matches("\")").replace("\\\"", "\"").replace("\\n", "\n");
+    Some(first_paragraph(&words).replace('\n', " "))
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
@@ -168,6 +189,7 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
 
 /// Errors unless `got` has the shape, kind and device of `like`.
 pub(crate) fn expect_like(what: &str, got: &Tensor, like_what: &str, like: &Tensor) -> Result<()> {
+    expect_defined(like_what, like)?;
     if got.size() != like.size() {
         let fix = format!("it must be that of {like_what}");
         return Err(Error::shape(what, format!("{:?}", like.size()), got, &fix));
@@ -177,6 +199,7 @@ pub(crate) fn expect_like(what: &str, got: &Tensor, like_what: &str, like: &Tens
 
 /// Errors unless `got` has the kind and device of `like`.
 pub(crate) fn expect_same_type(what: &str, got: &Tensor, like: &Tensor) -> Result<()> {
+    expect_defined(what, got)?;
     let (kind, like_kind) = (got.f_kind()?, like.f_kind()?);
     if kind != like_kind {
         let expected = format!("{like_kind:?}");
@@ -189,11 +212,17 @@ pub(crate) fn expect_same_type(what: &str, got: &Tensor, like: &Tensor) -> Resul
     Ok(())
 }
 
+/// Errors where a tensor was never made.
+pub(crate) fn expect_defined(what: &str, got: &Tensor) -> Result<()> {
+    if got.defined() {
+        return Ok(());
+    }
+    Err(Error::argument(what, "a tensor with values", "an undefined tensor"))
+}
+
 /// Errors unless `got` is a floating-point tensor with at least one element.
 pub(crate) fn expect_float(what: &str, got: &Tensor) -> Result<()> {
-    if !got.defined() {
-        return Err(Error::argument(what, "a tensor with values", "an undefined tensor"));
-    }
+    expect_defined(what, got)?;
     let kind = got.f_kind()?;
     if !matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) {
         let expected = "a floating-point kind".to_owned();
@@ -214,6 +243,13 @@ mod tests {
     fn a_panic_becomes_an_error_with_its_message() {
         let error = catch_panic("the loss", || panic!("no {}", "luck")).unwrap_err();
         assert_eq!(error.to_string(), "the loss panicked: no luck");
+    }
+
+    #[test]
+    fn tchs_panic_becomes_libtorchs_error() {
+        let panics = || Tensor::from_slice(&[1.0]).view([7, 7]);
+        let error = catch_panic("the layer", panics).unwrap_err();
+        assert_eq!(error.to_string(), "libtorch: the layer: shape '[7, 7]' is invalid for input of size 1");
     }
 
     #[test]

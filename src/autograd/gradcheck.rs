@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{expect_defined, guarded, Error, Result};
 
 /// Options of [`gradcheck`].
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +59,7 @@ pub fn gradcheck(
     // Leaves of our own: the caller's tensors keep their values and gradients. Element i is the i-th in
     // memory, whatever the caller's layout.
     let leaf = |x: &Tensor| -> Result<Tensor> {
+        expect_defined("gradcheck's input", x)?;
         let copy = x.f_detach()?.f_contiguous()?.copy();
         Ok(copy.set_requires_grad(x.requires_grad()))
     };
@@ -73,7 +74,7 @@ pub fn gradcheck(
             return Err(Error::Kind { what, expected: "Double".into(), got });
         }
     }
-    let loss = |xs: &[Tensor]| weighted_sum(&f(xs)?);
+    let loss = |xs: &[Tensor]| weighted_sum(&guarded("gradcheck's f", || f(xs))?);
     let wanted: Vec<&Tensor> = checked.iter().map(|&i| &leaves[i]).collect();
     let output = loss(&leaves)?;
     // run_backward itself would crash.
@@ -92,7 +93,8 @@ pub fn gradcheck(
                 shifted[i] = shifted[i].copy();
                 let mut entry = shifted[i].f_view(-1)?.f_get(element)?;
                 let _ = entry.f_add_scalar_(shift)?;
-                Ok(tch::no_grad(|| loss(&shifted))?.f_double_value(&[])?)
+                let _no_grad = tch::no_grad_guard();
+                Ok(loss(&shifted)?.f_double_value(&[])?)
             };
             let numerical = (at(eps)? - at(-eps)?) / (2.0 * eps);
             let analytic = grad.f_view(-1)?.f_double_value(&[element])?;
@@ -112,7 +114,8 @@ pub fn gradcheck(
 
 /// Σ_i w_i y_i with w_i = 1 + sin(i + 1) / 2.
 fn weighted_sum(y: &Tensor) -> Result<Tensor> {
-    if !y.defined() || y.numel() == 0 {
+    expect_defined("gradcheck's output", y)?;
+    if y.numel() == 0 {
         return Err(Error::Gradient("the output has no elements: nothing would be checked".into()));
     }
     let index = Tensor::f_arange(y.numel() as i64, (Kind::Double, y.device()))?;

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::{expect_float, Error, Result};
+use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::{Layer, Memory};
 
 /// What the two dropouts share: the probability and the mask.
@@ -28,11 +28,16 @@ impl Mask {
         }
         expect_float(&format!("{}'s input", self.layer), x)?;
         let wanted = shape(&x.size());
+        guarded(self.layer, || self.multiply(x, &wanted))
+    }
+
+    fn multiply(&mut self, x: &Tensor, wanted: &[i64]) -> Result<Tensor> {
         if self.mask.is_none() {
-            let keep = Tensor::f_full(&wanted[..], 1.0 - self.p, (Kind::Float, x.device()))?.f_bernoulli()?;
+            let keep = Tensor::f_full(wanted, 1.0 - self.p, (Kind::Float, x.device()))?.f_bernoulli()?;
             self.mask = Some(keep.f_to_kind(x.f_kind()?)?.f_div_scalar(1.0 - self.p)?);
         }
         let mask = self.mask.as_ref().expect("made above");
+        expect_defined(&format!("{}'s mask", self.layer), mask)?;
         // A mask set by hand may have the input's full shape.
         if (mask.size() != wanted && mask.size() != x.size()) || mask.f_kind()? != x.f_kind()? {
             return Err(Error::StaleState {

@@ -4,7 +4,7 @@ use tch::nn::{self, ModuleT};
 use tch::Tensor;
 
 use super::ws::expect_features;
-use crate::error::{catch_panic, expect_same_type, Error, Result};
+use crate::error::{catch_panic, expect_defined, expect_same_type, Error, Result};
 use crate::module::{Layer, Parameter};
 
 /// Weight and bias under PyTorch's names.
@@ -15,6 +15,7 @@ fn weight_and_bias(weight: Option<&Tensor>, bias: Option<&Tensor>) -> Vec<Parame
 
 /// tch's modules panic where libtorch refuses: here that is an error.
 fn forward(module: &(impl ModuleT + ?Sized), name: &str, x: &Tensor, train: bool) -> Result<Tensor> {
+    expect_defined(&format!("{name}'s input"), x)?;
     catch_panic(name, || module.forward_t(x, train))
 }
 

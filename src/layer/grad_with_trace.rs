@@ -89,7 +89,10 @@ pub(super) fn grad_with_trace(
     train: bool,
 ) -> Result<Tensor> {
     expect_like("the trace", trace, "the spike", spike)?;
-    let value = tch::no_grad(|| module.forward(spike, train))?;
+    let value = {
+        let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
+        module.forward(spike, train)?
+    };
     let for_grad = module.forward(&replace_for_grad(spike, trace)?, train)?;
     replace_for_grad(&for_grad, &value)
 }

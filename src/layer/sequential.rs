@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::{guarded, Error, Result};
 use crate::module::{Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
@@ -77,7 +77,7 @@ impl OtttSequential {
             }
         };
         for (i, module) in self.modules.iter_mut().enumerate() {
-            signal = module.step(&signal, train).map_err(|source| Error::Layer {
+            signal = guarded("step", || module.step(&signal, train)).map_err(|source| Error::Layer {
                 layer: format!("{i}: {}", module.name()),
                 source: Box::new(source),
             })?;

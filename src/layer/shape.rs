@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::error::{Error, Result};
+use crate::error::{expect_defined, guarded, Error, Result};
 use crate::module::Layer;
 
 /// Multiplies by a constant: y = scale x.
@@ -13,7 +13,8 @@ pub struct Scale(pub f64);
 
 impl Layer for Scale {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        Ok(x.f_mul_scalar(self.0)?)
+        expect_defined("Scale's input", x)?;
+        guarded("Scale", || Ok(x.f_mul_scalar(self.0)?))
     }
 
     fn name(&self) -> String {

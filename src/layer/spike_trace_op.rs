@@ -69,6 +69,7 @@ pub(super) fn spike_trace_op(
 ) -> Result<Signal> {
     expect_like("the trace", trace, "the spike", spike)?;
     let spike = module.forward(spike, train)?;
-    let trace = tch::no_grad(|| module.forward(&trace.detach(), train))?;
+    let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
+    let trace = module.forward(&trace.detach(), train)?;
     Ok(Signal::SpikeTrace { spike, trace })
 }

@@ -17,7 +17,7 @@ use std::borrow::Borrow;
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::error::{expect_same_type, Error, Result};
+use crate::error::{expect_same_type, guarded, Error, Result};
 use crate::module::{Layer, Parameter};
 
 /// The weights that both layers share.
@@ -53,6 +53,10 @@ impl WsWeight {
 
     /// w', differentiable in the weight and the gain.
     fn standardized(&self) -> Result<Tensor> {
+        guarded("weight standardization", || self.standardize())
+    }
+
+    fn standardize(&self) -> Result<Tensor> {
         let w = &self.weight;
         let size = w.size();
         let fan_in: i64 = size[1..].iter().product();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use crate::error::{expect_float, Error, Result};
+use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::Memory;
 use crate::surrogate::{fire, Surrogate};
 
@@ -55,6 +55,10 @@ impl Lif {
 
     /// One time step: moves v and returns the spike.
     pub(super) fn step(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        guarded(self.node, || self.charge_fire_reset(x, train))
+    }
+
+    fn charge_fire_reset(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
         expect_float(&format!("{}'s input", self.node), x)?;
         let h = match &self.v {
             Some(v) => {
@@ -102,6 +106,8 @@ impl Lif {
 
 /// Errors when `state` was made for another input than `x`.
 pub(super) fn expect_fresh(node: &str, what: &str, state: &Tensor, x: &Tensor) -> Result<()> {
+    expect_defined(&format!("{node}'s {what}"), state)?;
+    expect_defined(&format!("{node}'s input"), x)?;
     let (state_kind, input_kind) = (state.f_kind()?, x.f_kind()?);
     if state.size() != x.size() || state_kind != input_kind {
         return Err(Error::StaleState {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::lif::{expect_fresh, Lif};
-use crate::error::Result;
+use crate::error::{guarded, Result};
 use crate::module::{Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 use crate::surrogate::{Sigmoid, Surrogate};
@@ -121,7 +121,9 @@ impl OnlineModule for OtttLifNode {
         }
         let s = spike.detach();
         let trace = match &self.trace {
-            Some(trace) => trace.detach().f_mul_scalar(1.0 - 1.0 / self.lif.tau)?.f_add(&s)?,
+            Some(trace) => guarded("OtttLifNode", || {
+                Ok(trace.detach().f_mul_scalar(1.0 - 1.0 / self.lif.tau)?.f_add(&s)?)
+            })?,
             None => s,
         };
         self.trace = Some(trace.shallow_clone());

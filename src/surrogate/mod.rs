@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use crate::autograd::{Context, Function, Tensors};
-use crate::error::{expect_float, Result};
+use crate::error::{expect_defined, expect_float, guarded, Result};
 
 pub use piecewise::{LeakyKReLU, LogTailedReLU, PiecewiseLeakyReLU, PiecewiseQuadratic, Rect, S2nn};
 pub use smooth::{ATan, Erf, NonzeroSignLogAbs, PiecewiseExp, QPseudoSpike, Sigmoid, SoftSign, SuperSpike};
@@ -74,7 +74,8 @@ impl<S: Surrogate + ?Sized> Surrogate for Arc<S> {
 
 /// Θ(x): 1 where x ≥ 0, else 0 (also for NaN), in the kind of `x`.
 pub fn heaviside(x: &Tensor) -> Result<Tensor> {
-    Ok(x.f_ge(0.0)?.f_to_kind(x.f_kind()?)?)
+    expect_defined("heaviside's x", x)?;
+    guarded("heaviside", || Ok(x.f_ge(0.0)?.f_to_kind(x.f_kind()?)?))
 }
 
 /// Θ(x) forward, h(x) dL/ds backward.

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::error::{Error, Result};
+use crate::error::{guarded, Error, Result};
 use crate::module::OnlineModule;
 
 /// The sum over time of the network's outputs, in evaluation mode and without a graph.
@@ -23,7 +23,8 @@ pub fn evaluate(net: &mut (impl OnlineModule + ?Sized), x_seq: &Tensor) -> Resul
     let result = tch::no_grad(|| {
         let mut total: Option<Tensor> = None;
         for t in 0..x_seq.size()[1] {
-            let y = net.step(&x_seq.f_select(1, t)?.into(), false)?.into_value();
+            let x = x_seq.f_select(1, t)?.into();
+            let y = guarded("the network", || net.step(&x, false))?.into_value();
             total = Some(match total {
                 Some(total) => total.f_add(&y)?,
                 None => y,

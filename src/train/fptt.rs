@@ -4,8 +4,9 @@ use tch::{Reduction, Tensor};
 
 use super::sequence::{expect_loss, expect_sequences};
 use super::Optimizer;
-use crate::error::{expect_like, Error, Result};
+use crate::error::{expect_like, guarded, Error, Result};
 use crate::module::{Memory, OnlineModule};
+use crate::signal::Signal;
 
 /// The running averages that [`fptt_online_training`] starts from: copies of the optimizer's parameters.
 pub fn fptt_online_training_init_w_ra(optimizer: &(impl Optimizer + ?Sized)) -> Vec<Tensor> {
@@ -65,13 +66,15 @@ pub fn fptt_online_training(
     for t in 0..time_steps {
         let (x, target) = (x_seq.f_get(t)?.into(), target_seq.f_get(t)?);
         optimizer.zero_grad()?;
-        let loss = loss_fn(net.step(&x, true)?.value(), &target)?;
+        let loss = plain_loss(net, &x, &target, &loss_fn)?;
         expect_loss(&loss)?;
         let mut regularized = loss.shallow_clone();
         for ((p, average), grad) in parameters.iter().zip(w_ra.iter()).zip(&last_grads) {
-            let centre = average.f_add(&grad.f_div_scalar(2.0 * alpha)?)?;
-            regularized =
-                regularized.f_add(&p.f_mse_loss(&centre, Reduction::Mean)?.f_mul_scalar(alpha / 2.0)?)?;
+            let pull = guarded("the regularizer", || {
+                let centre = average.f_add(&grad.f_div_scalar(2.0 * alpha)?)?;
+                Ok(p.f_mse_loss(&centre, Reduction::Mean)?.f_mul_scalar(alpha / 2.0)?)
+            })?;
+            regularized = regularized.f_add(&pull)?;
         }
         regularized.f_backward()?;
         optimizer.step()?;
@@ -86,12 +89,14 @@ pub fn fptt_online_training(
             let state: Vec<Memory> =
                 net.memories().into_iter().map(|m| m.as_ref().map(Tensor::copy)).collect();
             optimizer.zero_grad()?;
-            loss_fn(net.step(&x, true)?.value(), &target)?.f_backward()?;
+            plain_loss(net, &x, &target, &loss_fn)?.f_backward()?;
             for ((p, average), last) in parameters.iter().zip(w_ra.iter_mut()).zip(&mut last_grads) {
                 // A frozen parameter has none: it counts as zero.
                 let grad = if p.grad().defined() { p.grad() } else { p.detach().zeros_like() };
-                let half = average.f_add(&p.detach())?.f_div_scalar(2.0)?;
-                *average = half.f_sub(&grad.f_div_scalar(2.0 * alpha)?)?;
+                *average = guarded("the running average", || {
+                    let half = average.f_add(&p.detach())?.f_div_scalar(2.0)?;
+                    Ok(half.f_sub(&grad.f_div_scalar(2.0 * alpha)?)?)
+                })?;
                 *last = grad.copy();
             }
             for (memory, kept) in net.memories().into_iter().zip(state) {
@@ -101,4 +106,15 @@ pub fn fptt_online_training(
         optimizer.zero_grad()?;
     }
     Ok(total.unwrap_or_default())
+}
+
+/// The loss of one step, without the regularizer.
+fn plain_loss(
+    net: &mut (impl OnlineModule + ?Sized),
+    x: &Signal,
+    target: &Tensor,
+    loss_fn: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let y = guarded("the network", || net.step(x, true))?;
+    guarded("the loss", || loss_fn(y.value(), target))
 }

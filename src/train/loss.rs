@@ -3,7 +3,7 @@
 use tch::{Reduction, Tensor};
 
 use super::labels::{expect_labels, expect_outputs};
-use crate::error::{Error, Result};
+use crate::error::{expect_float, guarded, Error, Result};
 
 /// Cross-entropy mixed with mean square error, divided by the count of steps.
 ///
@@ -50,7 +50,12 @@ impl OtttLoss {
     /// When shapes or kinds differ from these; on the CPU also when a label is outside 0..C.
     pub fn forward(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
         expect_outputs("the network's output", y)?;
+        expect_float("the network's output", y)?;
         expect_labels(label, y.size()[0], y.size()[1])?;
+        guarded("OtttLoss", || self.mixed(y, label))
+    }
+
+    fn mixed(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
         let ce = y.f_cross_entropy_loss(label, None::<Tensor>, Reduction::Mean, -100, 0.0)?;
         let one_hot = y.f_zeros_like()?.f_scatter_value(1, &label.f_unsqueeze(1)?, 1.0)?;
         let mse = y.f_mse_loss(&one_hot, Reduction::Mean)?;

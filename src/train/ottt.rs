@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::sequence::{expect_loss, expect_sequences};
 use super::Optimizer;
-use crate::error::Result;
+use crate::error::{guarded, Result};
 use crate::module::OnlineModule;
 
 /// When the weights move.
@@ -83,8 +83,10 @@ pub fn ottt_online_training(
         if t == 0 || update == Update::EveryStep {
             optimizer.zero_grad()?;
         }
-        let y = net.step(&x_seq.f_select(1, t)?.into(), true)?.into_value();
-        let loss = loss_fn(&y, &target_seq.f_select(1, t)?.f_contiguous()?)?;
+        let x = x_seq.f_select(1, t)?.into();
+        let y = guarded("the network", || net.step(&x, true))?.into_value();
+        let target = target_seq.f_select(1, t)?.f_contiguous()?;
+        let loss = guarded("the loss", || loss_fn(&y, &target))?;
         expect_loss(&loss)?;
         loss.f_backward()?;
         if t == time_steps - 1 || update == Update::EveryStep {
