@@ -2,6 +2,11 @@
 
 mod carried_values;
 mod failures;
+mod gradcheck;
+mod gradients;
+mod lifetime;
+mod mistakes;
+mod threads;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -62,6 +67,23 @@ where
 
 fn leaf(values: &[f64], kind: Kind) -> Tensor {
     Tensor::from_slice(values).to_kind(kind).set_requires_grad(true)
+}
+
+fn tensor(values: &[f64]) -> Tensor {
+    Tensor::from_slice(values)
+}
+
+fn doubles(values: &[f64]) -> Tensor {
+    leaf(values, Kind::Double)
+}
+
+fn values(x: &Tensor) -> Vec<f64> {
+    Vec::try_from(x.detach().contiguous().view(-1)).unwrap()
+}
+
+/// The gradients of the sum of `y`, the graph kept for another call.
+fn grads(y: &Tensor, xs: &[&Tensor]) -> Vec<Tensor> {
+    Tensor::run_backward(&[y.sum(Kind::Double)], xs, true, false)
 }
 
 fn backward(y: &Tensor) -> Result<()> {
