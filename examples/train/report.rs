@@ -42,6 +42,9 @@ impl Report {
         if folder.join("metrics.csv").exists() {
             bail!("{} already holds a run; choose another folder with --out", folder.display());
         }
+        if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+            bail!("{} is not empty; choose another folder with --out", folder.display());
+        }
         let unwritable = || format!("{} cannot be written to; choose another with --out", folder.display());
         fs::create_dir_all(&folder).with_context(unwritable)?;
         let config = serde_json::to_string_pretty(settings)?;

@@ -32,11 +32,13 @@ fn train() -> Command {
 #[case::mnist_from_a_file(&["--dataset", "mnist", "--data-dir", "FILE"], "is not a folder")]
 #[case::output_in_a_file(&["--out", "FILE"], "is not a folder; choose another with --out")]
 #[case::output_below_a_file(&["--out", "FILE/run"], "cannot be written to; choose another with --out")]
+#[case::output_over_something_else(&["--epochs", "1", "--out", "FOLDER/other"], "is not empty; choose another folder with --out")]
 #[case::output_over_a_run(&["--out", "FOLDER"], "already holds a run")]
 fn a_wrong_command_line_is_one_sentence_and_a_failure(#[case] arguments: &[&str], #[case] words: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metrics.csv");
     fs::write(&file, "").unwrap();
+    fs::create_dir_all(folder.path().join("other/kept")).unwrap();
     let place = |argument: &&str| {
         let text = argument.replace("FOLDER", folder.path().to_str().unwrap());
         text.replace("FILE", file.to_str().unwrap())
