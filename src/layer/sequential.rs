@@ -77,9 +77,12 @@ impl OtttSequential {
             }
         };
         for (i, module) in self.modules.iter_mut().enumerate() {
-            signal = guarded("step", || module.step(&signal, train)).map_err(|source| Error::Layer {
-                layer: format!("{i}: {}", module.name()),
-                source: Box::new(source),
+            signal = guarded("step", || module.step(&signal, train)).map_err(|source| {
+                let name = module.name();
+                // Many a sentence begins with the layer's name: once is enough.
+                let named = source.to_string().starts_with(&name);
+                let layer = if named { i.to_string() } else { format!("{i}: {name}") };
+                Error::Layer { layer, source: Box::new(source) }
             })?;
             inspect(i, &**module, &signal);
         }
