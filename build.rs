@@ -3,8 +3,7 @@
 use std::{env, path::PathBuf};
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/ffi/seam.cpp");
-    println!("cargo:rerun-if-changed=src/ffi/seam.h");
+    println!("cargo:rerun-if-changed=src/ffi");
     if env::var_os("CARGO_FEATURE_DOC_ONLY").is_some() {
         return;
     }
@@ -21,7 +20,7 @@ fn main() {
         .std("c++17")
         .opt_level(2)
         .debug(false)
-        .file("src/ffi/seam.cpp")
+        .files(["src/ffi/seam.cpp", "src/ffi/one_pass.cpp"])
         .define("_GLIBCXX_USE_CXX11_ABI", &*cxx11_abi)
         // System headers: libtorch's warnings are not ours, ours are errors.
         .flag("-isystem")

@@ -59,6 +59,14 @@ pub trait Layer: Debug + Send {
         Vec::new()
     }
 
+    /// Whether forward is one linear or convolution operation of libtorch on the input itself.
+    ///
+    /// Such a layer runs once in training, not twice: its operation keeps the trace in the spike's place.
+    /// What the weight goes through before does not matter. The default is false, which is right for all.
+    fn is_affine(&self) -> bool {
+        false
+    }
+
     /// What the layer carries through time, in a fixed order.
     fn memories(&mut self) -> Vec<&mut Memory> {
         Vec::new()

@@ -35,6 +35,16 @@ pub(crate) fn apply(node: Box<dyn Node>, inputs: &List) -> Result<List> {
     Ok(output)
 }
 
+/// Makes the operation that `y` comes from see `x_r` where it kept its input `x` for its weight's gradient.
+///
+/// False, and nothing changed, where `y` is not a linear or convolution operation on `x`.
+pub(crate) fn learn_from(y: &Tensor, x: &Tensor, x_r: &Tensor) -> Result<bool> {
+    let mut done = false;
+    // SAFETY: three tensors and a bool that live through the call.
+    check(unsafe { raw::spiketrace_learn_from(y.as_ptr(), x.as_ptr(), x_r.as_ptr(), &mut done) })?;
+    Ok(done)
+}
+
 /// libtorch's context of one application; lives as long as the callback that got it.
 pub(crate) struct Context<'a>(&'a raw::Context);
 

@@ -53,5 +53,12 @@ extern "C" {
         needed: *mut bool,
     ) -> *mut c_char;
 
+    pub(super) fn spiketrace_learn_from(
+        y: *const C_tensor,
+        x: *const C_tensor,
+        x_r: *const C_tensor,
+        done: *mut bool,
+    ) -> *mut c_char;
+
     pub(super) fn spiketrace_text_free(text: *mut c_char);
 }

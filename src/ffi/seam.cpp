@@ -1,8 +1,8 @@
 #include "seam.h"
+#include "guarded.h"
 
 #include <array>
 #include <cstdlib>
-#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -94,21 +94,6 @@ ag::variable_list apply_any(const CallPtr& call, const ag::variable_list& in, st
   using Apply = ag::variable_list (*)(const CallPtr&, const ag::variable_list&);
   static constexpr std::array<Apply, sizeof...(N)> table{&apply_count<N + 1>...};
   return table.at(in.size() - 1)(call, in);
-}
-
-// Runs `body` and turns what it throws into text.
-template <typename Body>
-char* guarded(Body body) noexcept {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
 }
 
 }  // namespace

@@ -29,6 +29,10 @@ impl Layer for nn::Linear {
         weight_and_bias(Some(&self.ws), self.bs.as_ref())
     }
 
+    fn is_affine(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         format!("Linear({} -> {})", self.ws.size()[1], self.ws.size()[0])
     }
@@ -68,6 +72,10 @@ where
         weight_and_bias(Some(&self.ws), self.bs.as_ref())
     }
 
+    fn is_affine(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         let size = self.ws.size();
         format!("Conv{}d({} -> {}, {:?})", size.len() - 2, size[1], size[0], &size[2..])
@@ -85,6 +93,10 @@ where
 
     fn parameters(&self) -> Vec<Parameter> {
         weight_and_bias(Some(&self.ws), self.bs.as_ref())
+    }
+
+    fn is_affine(&self) -> bool {
+        true
     }
 
     fn name(&self) -> String {

@@ -4,6 +4,8 @@ use tch::Tensor;
 
 use crate::autograd::replace_for_grad;
 use crate::error::{expect_like, Result};
+use crate::fast::fast_paths;
+use crate::ffi;
 use crate::module::{Layer, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
@@ -18,8 +20,10 @@ use crate::signal::Signal;
 /// plainly.
 ///
 /// # Cost
-/// Two forward passes of f: one for the value without a graph, one on the trace for the graph. State
-/// that f keeps in forward, such as batch statistics, sees both, spike first, as in SpikingJelly.
+/// One forward pass where f is affine ([`Layer::is_affine`]): linear layers and convolutions run on the
+/// spike, and what their operation keeps for the weights' gradient is the trace. Any other f takes two,
+/// one for the value without a graph and one on the trace for the graph; state that it keeps in forward,
+/// such as batch statistics, sees both, spike first, as in SpikingJelly.
 ///
 /// # Source
 /// Xiao et al., arXiv 2210.04195, equation 10; SpikingJelly's `GradwithTrace`.
@@ -81,7 +85,6 @@ impl<M: Layer> OnlineModule for GradWithTrace<M> {
     }
 }
 
-/// The general path: any layer, two forward passes.
 pub(super) fn grad_with_trace(
     module: &mut (impl Layer + ?Sized),
     spike: &Tensor,
@@ -89,7 +92,13 @@ pub(super) fn grad_with_trace(
     train: bool,
 ) -> Result<Tensor> {
     expect_like("the trace", trace, "the spike", spike)?;
-    let value = {
+    let value = if fast_paths().one_pass && module.is_affine() && !trace.requires_grad() {
+        let y = module.forward(spike, train)?;
+        if !y.requires_grad() || ffi::learn_from(&y, spike, trace)? {
+            return Ok(y);
+        }
+        y.f_detach()?
+    } else {
         let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
         module.forward(spike, train)?
     };

@@ -148,6 +148,10 @@ impl Layer for WsLinear {
         self.0.parameters()
     }
 
+    fn is_affine(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         let size = self.0.weight.size();
         format!("WsLinear({} -> {})", size[1], size[0])
@@ -256,6 +260,10 @@ impl Layer for WsConv2d {
 
     fn parameters(&self) -> Vec<Parameter> {
         self.weight.parameters()
+    }
+
+    fn is_affine(&self) -> bool {
+        true
     }
 
     fn name(&self) -> String {

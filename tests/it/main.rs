@@ -4,5 +4,6 @@ mod container;
 mod errors;
 mod function;
 mod memory;
+mod one_pass;
 mod oracle;
 mod parity;

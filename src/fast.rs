@@ -1,0 +1,53 @@
+//! The switches of the fast paths, for comparison with the plain ones.
+
+use std::cell::Cell;
+
+/// Which fast paths are taken; all, unless said otherwise.
+///
+/// Results are the same to rounding either way: the plain paths are what the fast ones are tested against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastPaths {
+    /// An affine layer runs once, on the spike, and its weights learn from the trace all the same.
+    pub one_pass: bool,
+}
+
+impl Default for FastPaths {
+    fn default() -> Self {
+        Self { one_pass: true }
+    }
+}
+
+impl FastPaths {
+    /// No fast path at all.
+    pub const NONE: Self = Self { one_pass: false };
+}
+
+thread_local! {
+    static FAST_PATHS: Cell<FastPaths> = Cell::new(FastPaths::default());
+}
+
+/// Runs `body` with the given fast paths, on this thread; the former ones come back after it.
+///
+/// ```
+/// use spiketrace::{with_fast_paths, FastPaths};
+/// let answer = with_fast_paths(FastPaths::NONE, || 6 * 7);
+/// assert_eq!(answer, 42);
+/// ```
+pub fn with_fast_paths<T>(paths: FastPaths, body: impl FnOnce() -> T) -> T {
+    /// Restores in a panic, too.
+    struct Restore(FastPaths);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FAST_PATHS.set(self.0);
+        }
+    }
+
+    let _restore = Restore(FAST_PATHS.replace(paths));
+    body()
+}
+
+/// The paths taken on this thread.
+pub(crate) fn fast_paths() -> FastPaths {
+    FAST_PATHS.get()
+}
