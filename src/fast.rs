@@ -9,17 +9,19 @@ use std::cell::Cell;
 pub struct FastPaths {
     /// An affine layer runs once, on the spike, and its weights learn from the trace all the same.
     pub one_pass: bool,
+    /// A neuron step on the CPU is one sweep over memory, and so is its backward.
+    pub fused_neuron: bool,
 }
 
 impl Default for FastPaths {
     fn default() -> Self {
-        Self { one_pass: true }
+        Self { one_pass: true, fused_neuron: true }
     }
 }
 
 impl FastPaths {
     /// No fast path at all.
-    pub const NONE: Self = Self { one_pass: false };
+    pub const NONE: Self = Self { one_pass: false, fused_neuron: false };
 }
 
 thread_local! {

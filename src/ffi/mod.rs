@@ -14,6 +14,9 @@ use tch::Tensor;
 use crate::error::{catch_panic, Error, Result};
 
 mod raw;
+mod sweep;
+
+pub(crate) use sweep::{sweep, vectorized, Element};
 
 /// The Rust value behind one application of a differentiable function.
 ///
@@ -43,6 +46,16 @@ pub(crate) fn learn_from(y: &Tensor, x: &Tensor, x_r: &Tensor) -> Result<bool> {
     // SAFETY: three tensors and a bool that live through the call.
     check(unsafe { raw::spiketrace_learn_from(y.as_ptr(), x.as_ptr(), x_r.as_ptr(), &mut done) })?;
     Ok(done)
+}
+
+/// Whether operations are recorded on this thread.
+pub(crate) fn grad_enabled() -> bool {
+    // SAFETY: sets a flag of this thread and returns the former one, which is set again.
+    unsafe {
+        let enabled = torch_sys::at_grad_set_enabled(1);
+        torch_sys::at_grad_set_enabled(enabled);
+        enabled != 0
+    }
 }
 
 /// libtorch's context of one application; lives as long as the callback that got it.

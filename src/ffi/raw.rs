@@ -16,6 +16,8 @@ pub(super) struct Context {
 
 pub(super) type Callback = unsafe extern "C" fn(*const c_void, *const Context, *mut List, *mut List) -> i32;
 
+pub(super) type SweepBody = unsafe extern "C" fn(*const c_void, *const *mut c_char, *const i64, i64);
+
 #[repr(C)]
 pub(super) struct Callbacks {
     pub(super) forward: Callback,
@@ -58,6 +60,14 @@ extern "C" {
         x: *const C_tensor,
         x_r: *const C_tensor,
         done: *mut bool,
+    ) -> *mut c_char;
+
+    pub(super) fn spiketrace_sweep(
+        tensors: *const List,
+        outputs: usize,
+        grain: i64,
+        body: SweepBody,
+        call: *const c_void,
     ) -> *mut c_char;
 
     pub(super) fn spiketrace_text_free(text: *mut c_char);

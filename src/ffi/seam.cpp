@@ -1,5 +1,6 @@
 #include "seam.h"
 #include "guarded.h"
+#include "list.h"
 
 #include <array>
 #include <cstdlib>
@@ -12,11 +13,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace ag = torch::autograd;
-
-struct SpiketraceList {
-  ag::variable_list tensors;
-  std::string error;
-};
 
 struct SpiketraceContext {
   ag::AutogradContext* autograd;

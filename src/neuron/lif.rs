@@ -9,12 +9,14 @@
 //! fire                       s = Θ(h - v_threshold), backward by the surrogate
 //! reset    soft (None)       v = h - v_threshold s
 //!          hard              v = (1 - s) h + v_reset s         (s taken as data)
+//! trace    (OTTT, training)  a = (1 - 1/tau) a' + s
 //! ```
 
 use std::sync::Arc;
 
 use tch::Tensor;
 
+use super::fused;
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::Memory;
 use crate::surrogate::{fire, Surrogate};
@@ -24,11 +26,13 @@ use crate::surrogate::{fire, Surrogate};
 pub(super) struct Lif {
     node: &'static str,
     pub(super) tau: f64,
-    decay_input: bool,
-    v_threshold: f64,
-    v_reset: Option<f64>,
-    surrogate: Arc<dyn Surrogate>,
+    pub(super) decay_input: bool,
+    pub(super) v_threshold: f64,
+    pub(super) v_reset: Option<f64>,
+    pub(super) surrogate: Arc<dyn Surrogate>,
     pub(super) v: Memory,
+    /// Where the last fused step left v: there it may go on in place. 0 for nowhere.
+    pub(super) own: usize,
 }
 
 impl Lif {
@@ -50,26 +54,46 @@ impl Lif {
             }
         }
         surrogate.check()?;
-        Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None })
+        Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None, own: 0 })
     }
 
-    /// One time step: moves v and returns the spike.
-    pub(super) fn step(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        guarded(self.node, || self.charge_fire_reset(x, train))
-    }
-
-    fn charge_fire_reset(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        expect_float(&format!("{}'s input", self.node), x)?;
-        let h = match &self.v {
-            Some(v) => {
+    /// One time step: moves v, and the trace if there is one to keep, and returns the spike.
+    ///
+    /// An error leaves both as they were.
+    pub(super) fn step(&mut self, x: &Tensor, trace: Option<&mut Memory>, train: bool) -> Result<Tensor> {
+        guarded(self.node, || {
+            expect_float(&format!("{}'s input", self.node), x)?;
+            if let Some(v) = &self.v {
                 expect_fresh(self.node, "membrane potential v", v, x)?;
-                self.charge(&v.detach(), x)?
             }
+            let mut trace = trace;
+            if let Some(trace) = trace.as_ref().and_then(|trace| trace.as_ref()) {
+                expect_fresh(self.node, "trace", trace, x)?;
+            }
+            match fused::step(self, x, trace.as_deref_mut(), train)? {
+                Some(spike) => Ok(spike),
+                None => self.composed_step(x, trace, train),
+            }
+        })
+    }
+
+    /// The step in libtorch's operations: for any kind, device and surrogate.
+    fn composed_step(&mut self, x: &Tensor, trace: Option<&mut Memory>, train: bool) -> Result<Tensor> {
+        let h = match &self.v {
+            Some(v) => self.charge(&v.detach(), x)?,
             None => self.charge(&x.f_full_like(self.v_reset.unwrap_or(0.0))?, x)?,
         };
         let over = h.f_sub_scalar(self.v_threshold)?;
         let spike = if train { fire(&over, self.surrogate.clone())? } else { self.surrogate.fire(&over)? };
-        self.v = Some(self.after_spike(&h.detach(), &spike.detach())?);
+        let s = spike.detach();
+        let v = self.after_spike(&h.detach(), &s)?;
+        if let Some(trace) = trace {
+            *trace = Some(match trace.as_ref() {
+                Some(trace) => trace.detach().f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?,
+                None => s,
+            });
+        }
+        self.v = Some(v);
         Ok(spike)
     }
 

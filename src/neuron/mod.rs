@@ -1,5 +1,6 @@
 //! Leaky integrate-and-fire neurons for online training.
 
+mod fused;
 mod lif;
 mod ottt;
 mod sltt;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::lif::{expect_fresh, Lif};
-use crate::error::{guarded, Result};
+use super::lif::Lif;
+use crate::error::Result;
 use crate::module::{Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 use crate::surrogate::{Sigmoid, Surrogate};
@@ -88,13 +88,16 @@ impl OtttLifNode {
     }
 
     /// The membrane potential after the last step, `None` before the first.
+    ///
+    /// The next step may change it in place: `copy()` what is to be kept.
     pub fn v(&self) -> Option<&Tensor> {
         self.lif.v.as_ref()
     }
 
-    /// Sets the membrane potential; the next input must have its shape.
-    pub fn set_v(&mut self, v: Tensor) {
-        self.lif.v = Some(v);
+    /// Sets the membrane potential, which leaves `v` itself as it is; the next input must have its shape.
+    pub fn set_v(&mut self, v: &Tensor) {
+        self.lif.v = Some(v.shallow_clone());
+        self.lif.own = 0;
     }
 
     /// The trace after the last training step, `None` before the first.
@@ -103,31 +106,18 @@ impl OtttLifNode {
     }
 
     /// Sets the trace; the next input must have its shape.
-    pub fn set_trace(&mut self, trace: Tensor) {
-        self.trace = Some(trace);
+    pub fn set_trace(&mut self, trace: &Tensor) {
+        self.trace = Some(trace.shallow_clone());
     }
 }
 
 impl OnlineModule for OtttLifNode {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        let x = x.value();
-        // Checked before the membrane moves, so that an error leaves the node as it was.
-        if let Some(trace) = self.trace.as_ref().filter(|_| train) {
-            expect_fresh("OtttLifNode", "trace", trace, x)?;
-        }
-        let spike = self.lif.step(x, train)?;
-        if !train {
-            return Ok(Signal::Dense(spike));
-        }
-        let s = spike.detach();
-        let trace = match &self.trace {
-            Some(trace) => guarded("OtttLifNode", || {
-                Ok(trace.detach().f_mul_scalar(1.0 - 1.0 / self.lif.tau)?.f_add(&s)?)
-            })?,
-            None => s,
-        };
-        self.trace = Some(trace.shallow_clone());
-        Ok(Signal::SpikeTrace { spike, trace })
+        let spike = self.lif.step(x.value(), train.then_some(&mut self.trace), train)?;
+        Ok(match &self.trace {
+            Some(trace) if train => Signal::SpikeTrace { spike, trace: trace.shallow_clone() },
+            _ => Signal::Dense(spike),
+        })
     }
 
     fn parameters(&self) -> Vec<Parameter> {

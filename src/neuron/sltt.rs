@@ -68,19 +68,22 @@ impl SlttLifNode {
     }
 
     /// The membrane potential after the last step, `None` before the first.
+    ///
+    /// The next step may change it in place: `copy()` what is to be kept.
     pub fn v(&self) -> Option<&Tensor> {
         self.lif.v.as_ref()
     }
 
-    /// Sets the membrane potential; the next input must have its shape.
-    pub fn set_v(&mut self, v: Tensor) {
-        self.lif.v = Some(v);
+    /// Sets the membrane potential, which leaves `v` itself as it is; the next input must have its shape.
+    pub fn set_v(&mut self, v: &Tensor) {
+        self.lif.v = Some(v.shallow_clone());
+        self.lif.own = 0;
     }
 }
 
 impl OnlineModule for SlttLifNode {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        Ok(Signal::Dense(self.lif.step(x.value(), train)?))
+        Ok(Signal::Dense(self.lif.step(x.value(), None, train)?))
     }
 
     fn parameters(&self) -> Vec<Parameter> {

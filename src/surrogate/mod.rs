@@ -4,6 +4,7 @@
 //! that derivative by a surrogate, Θ'(x) := h(x), of which this module has SpikingJelly's.
 
 mod piecewise;
+mod pointwise;
 mod smooth;
 mod special;
 
@@ -16,6 +17,9 @@ use crate::autograd::{Context, Function, Tensors};
 use crate::error::{expect_defined, expect_float, guarded, Result};
 
 pub use piecewise::{LeakyKReLU, LogTailedReLU, PiecewiseLeakyReLU, PiecewiseQuadratic, Rect, S2nn};
+#[doc(hidden)]
+pub use pointwise::Pointwise;
+pub(crate) use pointwise::Real;
 pub use smooth::{ATan, Erf, NonzeroSignLogAbs, PiecewiseExp, QPseudoSpike, Sigmoid, SoftSign, SuperSpike};
 pub use special::{DeterministicPass, FakeNumericalGradient, MultiLevelSpikeCount, SquarewaveFourierSeries};
 
@@ -56,6 +60,13 @@ pub trait Surrogate: Debug + Send + Sync + 'static {
     fn check(&self) -> Result<()> {
         Ok(())
     }
+
+    /// The derivative as plain arithmetic, where the forward value is Θ; without it neurons work by
+    /// [`derivative`](Surrogate::derivative).
+    #[doc(hidden)]
+    fn pointwise(&self) -> Option<&dyn Pointwise> {
+        None
+    }
 }
 
 impl<S: Surrogate + ?Sized> Surrogate for Arc<S> {
@@ -69,6 +80,10 @@ impl<S: Surrogate + ?Sized> Surrogate for Arc<S> {
 
     fn check(&self) -> Result<()> {
         (**self).check()
+    }
+
+    fn pointwise(&self) -> Option<&dyn Pointwise> {
+        (**self).pointwise()
     }
 }
 
@@ -111,13 +126,14 @@ impl<S: Surrogate> Function for Spike<S> {
     }
 }
 
-/// Declares surrogates: type, parameters with defaults, range, derivative.
+/// Declares surrogates: type, parameters with defaults, range, derivative on tensors and on numbers.
 macro_rules! surrogates {
     ($(
         $(#[$doc:meta])*
         $name:ident { $( $(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr, )* }
         requires $range:literal: |$p:ident| $valid:expr;
         derivative |$s:ident, $x:ident| $h:expr;
+        pointwise |$q:ident, $y:ident| $k:expr;
     )*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq)]
@@ -141,6 +157,35 @@ macro_rules! surrogates {
                     return Ok(());
                 }
                 Err($crate::error::Error::argument("the surrogate", $range, format!("{self:?}")))
+            }
+
+            fn pointwise(&self) -> Option<&dyn $crate::surrogate::Pointwise> {
+                Some(self)
+            }
+        }
+
+        impl $name {
+            #[inline(always)]
+            fn sweep<R: $crate::surrogate::Real>(&self, over: &[R], grad: &[R], divisor: R, out: &mut [R]) {
+                let $q = self;
+                $crate::ffi::vectorized(
+                    #[inline(always)]
+                    || {
+                        for ((out, &$y), &grad) in out.iter_mut().zip(over).zip(grad) {
+                            *out = grad * $k / divisor;
+                        }
+                    },
+                );
+            }
+        }
+
+        impl $crate::surrogate::Pointwise for $name {
+            fn single(&self, over: &[f32], grad: &[f32], divisor: f32, out: &mut [f32]) {
+                self.sweep(over, grad, divisor, out);
+            }
+
+            fn double(&self, over: &[f64], grad: &[f64], divisor: f64, out: &mut [f64]) {
+                self.sweep(over, grad, divisor, out);
             }
         }
     )*};

@@ -21,6 +21,10 @@ surrogates! {
         let x = x.f_abs()?;
         (&x * -(p.alpha * p.alpha) + p.alpha).f_masked_fill(&x.f_gt(1.0 / p.alpha)?, 0.0)?
     };
+    pointwise |p, x| {
+        let height = R::of(p.alpha) - x.abs() * R::of(p.alpha * p.alpha);
+        if x.abs() > R::of(1.0 / p.alpha) { R::of(0.0) } else { height }
+    };
 
     /// h(x) = 1/(2w) where |x| < w, else c.
     PiecewiseLeakyReLU {
@@ -31,6 +35,7 @@ surrogates! {
     }
     requires "PiecewiseLeakyReLU with w above 0 and a finite c": |p| p.w > 0.0 && p.w.is_finite() && p.c.is_finite();
     derivative |p, x| choose(&x.f_abs()?.f_lt(p.w)?, 1.0 / (2.0 * p.w), p.c, x)?;
+    pointwise |p, x| if x.abs() < R::of(p.w) { R::of(1.0 / (2.0 * p.w)) } else { R::of(p.c) };
 
     /// h(x) = α where |x| < 1/(2α), else 0: a rectangle of area 1.
     Rect {
@@ -39,6 +44,7 @@ surrogates! {
     }
     requires "Rect with alpha above 0": |p| p.alpha > 0.0 && p.alpha.is_finite();
     derivative |p, x| choose(&x.f_abs()?.f_lt(0.5 / p.alpha)?, p.alpha, 0.0, x)?;
+    pointwise |p, x| if x.abs() < R::of(0.5 / p.alpha) { R::of(p.alpha) } else { R::of(0.0) };
 
     /// h(x) = k where x ≥ 0, else leak.
     LeakyKReLU {
@@ -49,6 +55,7 @@ surrogates! {
     }
     requires "LeakyKReLU with finite leak and k": |p| p.leak.is_finite() && p.k.is_finite();
     derivative |p, x| choose(&x.f_ge(0.0)?, p.k, p.leak, x)?;
+    pointwise |p, x| if x >= R::of(0.0) { R::of(p.k) } else { R::of(p.leak) };
 
     /// h(x) = α where x ≤ 0, 1 where 0 < x ≤ 1, 1/x above.
     LogTailedReLU {
@@ -57,6 +64,13 @@ surrogates! {
     }
     requires "LogTailedReLU with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| x.f_clamp_min(1.0)?.f_reciprocal()?.f_masked_fill(&x.f_le(0.0)?, p.alpha)?;
+    pointwise |p, x| if x <= R::of(0.0) {
+        R::of(p.alpha)
+    } else if x <= R::of(1.0) {
+        R::of(1.0)
+    } else {
+        x.recip()
+    };
 
     /// h(x) = α σ(αx) (1 - σ(αx)) where x < 0, else β / (x + 1).
     S2nn {
@@ -70,6 +84,11 @@ surrogates! {
         let s = (x * p.alpha).f_sigmoid()?;
         let below: Tensor = (1.0 - &s) * s * p.alpha;
         below.f_where_self(&x.f_lt(0.0)?, &((x + 1.0).f_reciprocal()? * p.beta))?
+    };
+    pointwise |p, x| {
+        let s = (x * R::of(p.alpha)).sigmoid();
+        let below = R::of(p.alpha) * s * (R::of(1.0) - s);
+        if x < R::of(0.0) { below } else { R::of(p.beta) / (x + R::of(1.0)) }
     };
 }
 

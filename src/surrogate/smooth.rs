@@ -15,6 +15,10 @@ surrogates! {
         let s = (x * p.alpha).f_sigmoid()?;
         (1.0 - &s) * s * p.alpha
     };
+    pointwise |p, x| {
+        let s = (x * R::of(p.alpha)).sigmoid();
+        R::of(p.alpha) * s * (R::of(1.0) - s)
+    };
 
     /// h(x) = (α/2) / (1 + (π/2 αx)²).
     ATan {
@@ -23,6 +27,7 @@ surrogates! {
     }
     requires "ATan with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| (x * (PI / 2.0 * p.alpha)).f_square()?.f_add_scalar(1.0)?.f_reciprocal()? * (p.alpha / 2.0);
+    pointwise |p, x| R::of(p.alpha / 2.0) / (R::of(1.0) + (x * R::of(PI / 2.0 * p.alpha)).square());
 
     /// h(x) = α/√π exp(-(αx)²).
     Erf {
@@ -31,6 +36,7 @@ surrogates! {
     }
     requires "Erf with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| (-(x * p.alpha).f_square()?).f_exp()? * (p.alpha / PI.sqrt());
+    pointwise |p, x| R::of(p.alpha / PI.sqrt()) * (-(x * R::of(p.alpha)).square()).exp();
 
     /// h(x) = α/2 exp(-α|x|).
     PiecewiseExp {
@@ -39,6 +45,7 @@ surrogates! {
     }
     requires "PiecewiseExp with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| (x.f_abs()? * -p.alpha).f_exp()? * (p.alpha / 2.0);
+    pointwise |p, x| R::of(p.alpha / 2.0) * (x.abs() * R::of(-p.alpha)).exp();
 
     /// h(x) = 1 / (2α (1/α + |x|)²).
     SoftSign {
@@ -47,6 +54,7 @@ surrogates! {
     }
     requires "SoftSign with alpha above 0": |p| p.alpha > 0.0 && p.alpha.is_finite();
     derivative |p, x| ((x.f_abs()? + 1.0 / p.alpha).f_square()? * (2.0 * p.alpha)).f_reciprocal()?;
+    pointwise |p, x| ((x.abs() + R::of(1.0 / p.alpha)).square() * R::of(2.0 * p.alpha)).recip();
 
     /// h(x) = α / (1 + |x|)².
     SuperSpike {
@@ -55,6 +63,7 @@ surrogates! {
     }
     requires "SuperSpike with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| (x.f_abs()? + 1.0).f_square()?.f_reciprocal()? * p.alpha;
+    pointwise |p, x| R::of(p.alpha) / (x.abs() + R::of(1.0)).square();
 
     /// h(x) = 1 / (1/α + |x|).
     NonzeroSignLogAbs {
@@ -63,6 +72,7 @@ surrogates! {
     }
     requires "NonzeroSignLogAbs with alpha above 0": |p| p.alpha > 0.0 && p.alpha.is_finite();
     derivative |p, x| (x.f_abs()? + 1.0 / p.alpha).f_reciprocal()?;
+    pointwise |p, x| (x.abs() + R::of(1.0 / p.alpha)).recip();
 
     /// h(x) = (1 + 2|x|/(α - 1))^(-α).
     QPseudoSpike {
@@ -71,4 +81,5 @@ surrogates! {
     }
     requires "QPseudoSpike with alpha above 1": |p| p.alpha > 1.0 && p.alpha.is_finite();
     derivative |p, x| (x.f_abs()? * (2.0 / (p.alpha - 1.0)) + 1.0).f_pow_tensor_scalar(-p.alpha)?;
+    pointwise |p, x| (x.abs() * R::of(2.0 / (p.alpha - 1.0)) + R::of(1.0)).powf(R::of(-p.alpha));
 }

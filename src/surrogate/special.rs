@@ -24,6 +24,13 @@ surrogates! {
         }
         sum * (4.0 / p.t_period)
     };
+    pointwise |p, x| {
+        let mut sum = R::of(0.0);
+        for i in 1..p.n {
+            sum = sum + (x * R::of(f64::from(2 * i - 1) * 2.0 * PI / p.t_period)).cos();
+        }
+        sum * R::of(4.0 / p.t_period)
+    };
 
     /// h(x) = min(1/|x|, α): the slope of the step seen from x.
     FakeNumericalGradient {
@@ -32,11 +39,16 @@ surrogates! {
     }
     requires "FakeNumericalGradient with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| x.f_abs()?.f_reciprocal()?.f_clamp_max(p.alpha)?;
+    pointwise |p, x| {
+        let slope = x.abs().recip();
+        if slope > R::of(p.alpha) { R::of(p.alpha) } else { slope }
+    };
 
     /// h(x) = 1: the gradient passes unchanged.
     DeterministicPass {}
     requires "DeterministicPass": |_p| true;
     derivative |_p, x| x.f_ones_like()?;
+    pointwise |_p, _x| R::of(1.0);
 }
 
 /// Several spikes a step: fires round(clamp(x, 0, max)), with h(x) = 1 on a window, else 0.

@@ -271,8 +271,8 @@ fn state_can_be_read_and_set_and_the_run_goes_on_from_it() {
     let step = |node: &mut OtttLifNode, x: &Tensor| node.step(&x.into(), true).unwrap();
     x[..3].iter().for_each(|x| drop(step(&mut node, x)));
     let mut copy = ottt();
-    copy.set_v(node.v().unwrap().copy());
-    copy.set_trace(node.trace().unwrap().copy());
+    copy.set_v(&node.v().unwrap().copy());
+    copy.set_trace(&node.trace().unwrap().copy());
     for x in &x[3..] {
         let (a, b) = (step(&mut node, x), step(&mut copy, x));
         assert_eq!(a.value(), b.value());

@@ -3,6 +3,7 @@
 mod container;
 mod errors;
 mod function;
+mod fused_neuron;
 mod memory;
 mod one_pass;
 mod oracle;

@@ -90,7 +90,7 @@ const LARGE: i64 = 1 << 46;
 #[case::dropout(|| step(&mut Dropout::new(0.5)?, &too_large(&[LARGE])))]
 #[case::dropout_of_channels(|| step(&mut Dropout2d::new(0.5)?, &too_large(&[1, LARGE, 1, 1])))]
 #[case::node(|| step(&mut node(), &too_large(&[LARGE])))]
-#[case::node_with_a_state(|| { let mut node = node(); node.set_v(too_large(&[LARGE])); step(&mut node, &too_large(&[LARGE])) })]
+#[case::node_with_a_state(|| { let mut node = node(); node.set_v(&too_large(&[LARGE])); step(&mut node, &too_large(&[LARGE])) })]
 #[case::heaviside(|| heaviside(&too_large(&[LARGE])).map(drop))]
 #[case::spike(|| spike(&too_large(&[LARGE]), DeterministicPass {}).map(drop))]
 #[case::loss(|| OtttLoss::new(0.5, 1)?.forward(&too_large(&[1, LARGE]), &labels(1)).map(drop))]
@@ -170,8 +170,8 @@ fn sizes_beyond_all_measure_do_not_overflow(#[case] wrong_use: Use, #[case] word
 
 /// An undefined state is named as the state, not as an unknown kind.
 #[rstest]
-#[case::v(|| { let mut node = node(); node.set_v(Tensor::new()); step(&mut node, &ones(&[3])) }, &["membrane potential", "undefined"])]
-#[case::trace(|| { let mut node = node(); node.set_trace(Tensor::new()); step(&mut node, &ones(&[3])) }, &["OtttLifNode's trace", "undefined"])]
+#[case::v(|| { let mut node = node(); node.set_v(&Tensor::new()); step(&mut node, &ones(&[3])) }, &["membrane potential", "undefined"])]
+#[case::trace(|| { let mut node = node(); node.set_trace(&Tensor::new()); step(&mut node, &ones(&[3])) }, &["OtttLifNode's trace", "undefined"])]
 #[case::mask(|| { let mut dropout = Dropout::new(0.5)?; dropout.set_mask(Tensor::new()); step(&mut dropout, &ones(&[2])) }, &["Dropout's mask", "undefined"])]
 fn an_undefined_state_is_named(#[case] wrong_use: Use, #[case] words: &[&str]) {
     check(&[("state", &wrong_use, words)]);

@@ -106,7 +106,7 @@ fn inputs_and_states_of_neurons() {
             "v of a wrong shape",
             &|| {
                 let mut node = SlttLifNode::new(Default::default())?;
-                node.set_v(ones(&[7]));
+                node.set_v(&ones(&[7]));
                 step(node, ones(&[2, 3]))
             },
             &["SlttLifNode's membrane potential v", "[7]", "[2, 3]"],
@@ -115,7 +115,7 @@ fn inputs_and_states_of_neurons() {
             "a trace of a wrong shape",
             &|| {
                 let mut node = used();
-                node.set_trace(ones(&[7]));
+                node.set_trace(&ones(&[7]));
                 step(node, ones(&[2, 3]))
             },
             &["OtttLifNode's trace", "[7]", "[2, 3]"],
