@@ -59,8 +59,11 @@ pub(crate) fn sweep<T: Element, const O: usize, const I: usize>(
     Ok(())
 }
 
+/// What is done with a piece of each output and input.
+type Body<'a, T, const O: usize, const I: usize> = &'a (dyn Fn([&mut [T]; O], [&[T]; I]) + Sync);
+
 struct Call<'a, T, const O: usize, const I: usize> {
-    body: &'a (dyn Fn([&mut [T]; O], [&[T]; I]) + Sync),
+    body: Body<'a, T, O, I>,
     panicked: AtomicBool,
 }
 
