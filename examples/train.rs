@@ -86,8 +86,8 @@ fn train_epoch(
         let x_seq = repeat_over_time(&x, settings.time_steps)?;
         let label_seq = repeat_over_time(&labels, settings.time_steps)?;
         let loss = |y: &Tensor, label: &Tensor| loss_fn.forward(y, label);
-        let update = settings.update.into();
-        let out = ottt_online_training(net, optimizer, &x_seq, &label_seq, loss, update)?;
+        let config = settings.training();
+        let out = ottt_online_training(net, optimizer, &x_seq, &label_seq, loss, config)?;
         net.reset();
 
         let count = x.size()[0] as f64;

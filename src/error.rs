@@ -84,6 +84,16 @@ pub enum Error {
         input_kind: Kind,
     },
 
+    /// A module cannot take several time steps in one pass.
+    #[error(
+        "{module} takes one time step at a time: it may keep a state or mix samples; set steps_per_pass to 1, \
+         or say how it takes several (Layer::is_samplewise, Layer::forward_steps, OnlineModule::steps)"
+    )]
+    SeveralSteps {
+        /// The module's name.
+        module: String,
+    },
+
     /// A gradient is missing or wrong.
     #[error("{0}")]
     Gradient(String),

@@ -11,17 +11,19 @@ pub struct FastPaths {
     pub one_pass: bool,
     /// A neuron step on the CPU is one sweep over memory, and so is its backward.
     pub fused_neuron: bool,
+    /// Weights are standardized once a sequence behind which they move, not once a step.
+    pub held_weights: bool,
 }
 
 impl Default for FastPaths {
     fn default() -> Self {
-        Self { one_pass: true, fused_neuron: true }
+        Self { one_pass: true, fused_neuron: true, held_weights: true }
     }
 }
 
 impl FastPaths {
     /// No fast path at all.
-    pub const NONE: Self = Self { one_pass: false, fused_neuron: false };
+    pub const NONE: Self = Self { one_pass: false, fused_neuron: false, held_weights: false };
 }
 
 thread_local! {

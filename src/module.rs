@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::signal::Signal;
 
 /// A weight of a module, whether or not it asks for a gradient.
@@ -54,9 +54,30 @@ pub trait Layer: Debug + Send {
     /// The output at one time step.
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor>;
 
+    /// The outputs of several time steps at once.
+    ///
+    /// By default forward on all steps together, where [`is_samplewise`](Layer::is_samplewise) says that
+    /// this is the same.
+    ///
+    /// # Shapes
+    /// `x` `[time_steps * N, ...]`, one step after another, and so the output.
+    fn forward_steps(&mut self, x: &Tensor, time_steps: i64, train: bool) -> Result<Tensor> {
+        if time_steps == 1 || (self.is_samplewise() && self.memories().is_empty()) {
+            return self.forward(x, train);
+        }
+        Err(Error::SeveralSteps { module: self.name() })
+    }
+
     /// The weights, also those that ask for no gradient.
     fn parameters(&self) -> Vec<Parameter> {
         Vec::new()
+    }
+
+    /// Whether each sample of a batch is treated by itself, so that steps may go through together.
+    ///
+    /// Batch statistics are not. The default is what [`is_affine`](Layer::is_affine) says.
+    fn is_samplewise(&self) -> bool {
+        self.is_affine()
     }
 
     /// Whether forward is one linear or convolution operation of libtorch on the input itself.
@@ -65,6 +86,16 @@ pub trait Layer: Debug + Send {
     /// What the weight goes through before does not matter. The default is false, which is right for all.
     fn is_affine(&self) -> bool {
         false
+    }
+
+    /// Tells that the weights stand still from now on: what is derived from them may be made once.
+    fn hold_weights(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends [`hold_weights`](Layer::hold_weights), and passes the gradient gathered meanwhile on to the weights.
+    fn release_weights(&mut self) -> Result<()> {
+        Ok(())
     }
 
     /// What the layer carries through time, in a fixed order.
@@ -84,8 +115,35 @@ pub trait OnlineModule: Debug + Send {
     /// Takes the signal of one time step and returns the module's answer.
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal>;
 
+    /// Takes the signals of several time steps at once and returns the module's answers.
+    ///
+    /// The default takes one step only: a module that keeps a state must say how it moves.
+    ///
+    /// # Shapes
+    /// `x` `[time_steps * N, ...]`, one step after another, and so the answers.
+    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        if time_steps == 1 {
+            return self.step(x, train);
+        }
+        Err(Error::SeveralSteps { module: self.name() })
+    }
+
     /// The weights, also those that ask for no gradient.
     fn parameters(&self) -> Vec<Parameter>;
+
+    /// Tells that the weights stand still from now on: what is derived from them may be made once.
+    ///
+    /// The training loop says so for a sequence behind which the weights move. Until
+    /// [`release_weights`](OnlineModule::release_weights) gradients may be kept back.
+    fn hold_weights(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends [`hold_weights`](OnlineModule::hold_weights), and passes the gradient gathered meanwhile on to the
+    /// weights.
+    fn release_weights(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// What the module carries from one time step to the next, in a fixed order.
     fn memories(&mut self) -> Vec<&mut Memory>;
@@ -117,6 +175,15 @@ pub trait OnlineModule: Debug + Send {
             *memory = memory.detach();
         }
     }
+}
+
+/// Errors unless `x` is `time_steps` batches of one size.
+pub(crate) fn expect_steps(module: &str, x: &Tensor, time_steps: i64) -> Result<()> {
+    if time_steps == 1 || (time_steps > 1 && x.dim() > 0 && x.size()[0] % time_steps == 0) {
+        return Ok(());
+    }
+    let fix = "steps come one after another, each with the whole batch";
+    Err(Error::shape(&format!("{module}'s input"), format!("[{time_steps} * N, ...]"), x, fix))
 }
 
 /// The last part of a type's path, without its generic arguments.

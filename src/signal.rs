@@ -34,6 +34,16 @@ impl Signal {
         }
     }
 
+    /// The same tensors, not copies.
+    pub fn shallow_clone(&self) -> Self {
+        match self {
+            Self::Dense(x) => Self::Dense(x.shallow_clone()),
+            Self::SpikeTrace { spike, trace } => {
+                Self::SpikeTrace { spike: spike.shallow_clone(), trace: trace.shallow_clone() }
+            }
+        }
+    }
+
     /// The trace, `None` for a dense signal.
     pub fn trace(&self) -> Option<&Tensor> {
         match self {

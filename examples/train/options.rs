@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
-use spiketrace::train::Update;
+use spiketrace::train::{OtttTrainingConfig, Update};
 use tch::vision::dataset::Dataset;
 use tch::Device;
 
@@ -28,6 +28,9 @@ pub struct Options {
     /// When weights move: after each time step, or once a sequence
     #[arg(long, value_enum, default_value = "step")]
     update: UpdateName,
+    /// Time steps that go through each layer together, with --update sequence
+    #[arg(long, value_name = "K", default_value = "1", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
+    steps_per_pass: i64,
     /// Images a batch [default: 32 for digits, 64 else]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
@@ -79,15 +82,6 @@ pub enum UpdateName {
     Sequence,
 }
 
-impl From<UpdateName> for Update {
-    fn from(name: UpdateName) -> Self {
-        match name {
-            UpdateName::Step => Self::EveryStep,
-            UpdateName::Sequence => Self::EndOfSequence,
-        }
-    }
-}
-
 /// The options with every default filled in; written to the run's config.json.
 #[derive(Serialize)]
 pub struct Settings {
@@ -95,6 +89,7 @@ pub struct Settings {
     pub network: NetworkName,
     pub time_steps: i64,
     pub update: UpdateName,
+    pub steps_per_pass: i64,
     pub batch: i64,
     pub epochs: i64,
     pub lr: f64,
@@ -135,6 +130,7 @@ impl Options {
             network: self.network,
             time_steps: self.time_steps,
             update: self.update,
+            steps_per_pass: self.steps_per_pass,
             batch: self.batch.unwrap_or(if small { 32 } else { 64 }),
             epochs: self.epochs.unwrap_or(if small { 20 } else { 4 }),
             lr: self.lr,
@@ -150,6 +146,14 @@ impl Options {
 }
 
 impl Settings {
+    pub fn training(&self) -> OtttTrainingConfig {
+        let update = match self.update {
+            UpdateName::Step => Update::EveryStep,
+            UpdateName::Sequence => Update::EndOfSequence,
+        };
+        OtttTrainingConfig { update, steps_per_pass: self.steps_per_pass }
+    }
+
     /// For instance `digits-mlp`.
     pub fn name(&self) -> String {
         let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {

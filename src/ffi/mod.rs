@@ -16,7 +16,7 @@ use crate::error::{catch_panic, Error, Result};
 mod raw;
 mod sweep;
 
-pub(crate) use sweep::{sweep, vectorized, Element};
+pub(crate) use sweep::{is_dense, sweep, vectorized, Element};
 
 /// The Rust value behind one application of a differentiable function.
 ///

@@ -16,7 +16,7 @@ pub(super) struct Context {
 
 pub(super) type Callback = unsafe extern "C" fn(*const c_void, *const Context, *mut List, *mut List) -> i32;
 
-pub(super) type SweepBody = unsafe extern "C" fn(*const c_void, *const *mut c_char, *const i64, i64);
+pub(super) type SweepBody = unsafe extern "C" fn(*const c_void, i64, i64);
 
 #[repr(C)]
 pub(super) struct Callbacks {
@@ -63,8 +63,7 @@ extern "C" {
     ) -> *mut c_char;
 
     pub(super) fn spiketrace_sweep(
-        tensors: *const List,
-        outputs: usize,
+        output: *const C_tensor,
         grain: i64,
         body: SweepBody,
         call: *const c_void,

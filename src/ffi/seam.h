@@ -45,12 +45,11 @@ char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bo
 // its weight's gradient. `done` tells whether such an operation on x was found.
 char* spiketrace_learn_from(const at::Tensor* y, const at::Tensor* x, const at::Tensor* x_r, bool* done);
 
-// Works through `n` elements of every tensor of a sweep: where they lie, and the bytes from one to the next.
-typedef void (*SpiketraceSweepBody)(const void* call, char* const* data, const int64_t* strides, int64_t n);
+// Works through `n` elements from number `begin` on.
+typedef void (*SpiketraceSweepBody)(const void* call, int64_t begin, int64_t n);
 
-// Calls `body` on pieces of the tensors, the `outputs` first, from libtorch's threads.
-char* spiketrace_sweep(const SpiketraceList* tensors, size_t outputs, int64_t grain, SpiketraceSweepBody body,
-                       const void* call);
+// Calls `body` on pieces of a dense tensor that it writes, from libtorch's threads where it pays.
+char* spiketrace_sweep(const at::Tensor* output, int64_t grain, SpiketraceSweepBody body, const void* call);
 
 void spiketrace_text_free(char* text);
 

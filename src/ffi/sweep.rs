@@ -1,12 +1,13 @@
 //! Element-wise work in Rust on the memory of CPU tensors, cut up for libtorch's own threads.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{check, raw, List};
+use super::{check, raw};
 use crate::error::{Error, Result};
 
 /// An element type that Rust and libtorch share.
@@ -25,68 +26,173 @@ impl Element for f64 {
 /// Elements below which libtorch does not cut: its own grain for element-wise operations.
 const GRAIN: i64 = 32768;
 
-/// Calls `body` with pieces of the outputs and inputs, which lie at the same place in each tensor.
+/// Elements of a piece: what a body touches stays in the cache while it works there.
+const PIECE: usize = 2048;
+
+/// A piece of an input: the same elements of each of its rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, T> {
+    start: *const T,
+    count: usize,
+    stride: usize,
+    len: usize,
+    _tensor: PhantomData<&'a [T]>,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// Whether there is such a tensor.
+    pub(crate) fn exists(&self) -> bool {
+        self.count > 0
+    }
+
+    pub(crate) fn row(&self, i: usize) -> &'a [T] {
+        assert!(i < self.count, "no such row");
+        // SAFETY: `sweep` made this of a tensor with `count` rows, which lives through the sweep, and which
+        // nobody writes meanwhile.
+        unsafe { from_raw_parts(self.start.wrapping_add(i * self.stride), self.len) }
+    }
+}
+
+/// A piece of an output, likewise.
+pub(crate) struct RowsMut<'a, T> {
+    start: *mut T,
+    count: usize,
+    stride: usize,
+    len: usize,
+    _tensor: PhantomData<&'a mut [T]>,
+}
+
+impl<T> RowsMut<'_, T> {
+    /// Whether there is such a tensor.
+    pub(crate) fn exists(&self) -> bool {
+        self.count > 0
+    }
+
+    /// Row `i`, where there is one.
+    pub(crate) fn get(&mut self, i: usize) -> Option<&mut [T]> {
+        (i < self.count).then(|| self.row(i))
+    }
+
+    pub(crate) fn row(&mut self, i: usize) -> &mut [T] {
+        assert!(i < self.count, "no such row");
+        // SAFETY: as for `Rows`; these elements are this piece's alone, and the borrow of self keeps it so.
+        unsafe { from_raw_parts_mut(self.start.wrapping_add(i * self.stride), self.len) }
+    }
+
+    /// Row `i` to write, and the one before it to read.
+    pub(crate) fn row_and_before(&mut self, i: usize) -> (&mut [T], &[T]) {
+        assert!(0 < i && self.len <= self.stride);
+        let before = self.row(i - 1).as_ptr();
+        // SAFETY: as in `row`; two rows of a piece do not overlap.
+        let before = unsafe { from_raw_parts(before, self.len) };
+        (self.row(i), before)
+    }
+}
+
+/// Calls `body` with pieces of the outputs and inputs, which lie at the same place in each row.
+///
+/// A tensor is as many rows as it holds the first output's number of elements: that output is one row, a
+/// tensor of several time steps one row a step, and one that is `None` has no row. Elements are met in the
+/// order of memory, so tensors must be laid out alike, which is for the caller to see to.
 ///
 /// # Errors
-/// When shapes, kinds or devices differ or are not those of CPU tensors of `T`, or `body` panicked.
+/// When a tensor is not dense CPU memory of `T` in whole rows, an output overlaps another tensor, or `body`
+/// panicked.
 pub(crate) fn sweep<T: Element, const O: usize, const I: usize>(
-    outputs: [&Tensor; O],
-    inputs: [&Tensor; I],
-    body: impl Fn([&mut [T]; O], [&[T]; I]) + Sync,
+    outputs: [Option<&Tensor>; O],
+    inputs: [Option<&Tensor>; I],
+    body: impl Fn([RowsMut<'_, T>; O], [Rows<'_, T>; I]) + Sync,
 ) -> Result<()> {
-    for tensor in outputs.iter().chain(&inputs) {
-        let fits = tensor.size() == outputs[0].size();
-        if !fits || tensor.f_kind()? != T::KIND || tensor.device() != Device::Cpu {
-            return Err(Error::Torch("a sweep takes CPU tensors of one shape and kind".to_owned()));
+    let Some(first) = outputs[0].filter(|first| first.numel() > 0) else {
+        return Err(Error::Torch("a sweep's first output has no elements".to_owned()));
+    };
+    let row = first.numel();
+    for tensor in outputs.iter().chain(&inputs).copied().flatten() {
+        let fits = tensor.numel() % row == 0 && tensor.f_kind()? == T::KIND && tensor.device() == Device::Cpu;
+        if !fits || !is_dense(tensor) {
+            return Err(Error::Torch("a sweep takes dense CPU tensors of one kind in whole rows".to_owned()));
         }
     }
+    let memory = |tensor: &Tensor| {
+        let start = tensor.data_ptr() as usize;
+        start..start + tensor.numel() * size_of::<T>()
+    };
     for (i, output) in outputs.iter().enumerate() {
-        let mut others = outputs[i + 1..].iter().chain(&inputs);
-        if others.any(|other| other.data_ptr() == output.data_ptr()) {
+        let Some(own) = output.map(memory) else { continue };
+        let mut others = outputs[i + 1..].iter().chain(&inputs).copied().flatten().map(memory);
+        if others.any(|other| other.start < own.end && own.start < other.end) {
             return Err(Error::Torch("an output of a sweep shares memory with another tensor".to_owned()));
         }
     }
-    let list: List = outputs.iter().chain(&inputs).map(|&tensor| Some(tensor)).collect();
-    let call = Call::<T, O, I> { body: &body, panicked: AtomicBool::new(false) };
+    let of = |tensor: Option<&Tensor>| match tensor {
+        Some(tensor) => Whole { start: tensor.data_ptr().cast::<T>(), rows: tensor.numel() / row },
+        None => Whole { start: std::ptr::null_mut(), rows: 0 },
+    };
+    let call =
+        Call { body: &body, outputs: outputs.map(of), inputs: inputs.map(of), row, panicked: false.into() };
     let data = std::ptr::from_ref(&call).cast();
-    // SAFETY: `call` lives through this call and is Sync; `run` is its callback. Kinds, shapes and device
-    // were checked above, so every piece holds values of T. No output is another tensor whole (checked
-    // above) or in part (libtorch refuses that).
-    check(unsafe { raw::spiketrace_sweep(list.0, O, GRAIN, run::<T, O, I>, data) })?;
+    // SAFETY: `call` lives through this call and is Sync; `run` is its callback. Kinds, sizes, density and
+    // device were checked above, so each row holds `row` values of T, and no output overlaps anything.
+    check(unsafe { raw::spiketrace_sweep(first.as_ptr(), GRAIN, run::<T, O, I>, data) })?;
     if call.panicked.into_inner() {
         return Err(Error::Panic { what: "an element-wise kernel".into(), message: "see above".into() });
     }
     Ok(())
 }
 
+/// Whether a tensor's elements fill a stretch of memory, each place once, in whatever order.
+pub(crate) fn is_dense(tensor: &Tensor) -> bool {
+    if tensor.is_contiguous() {
+        return true;
+    }
+    let mut dims: Vec<_> = tensor.stride().into_iter().zip(tensor.size()).filter(|dim| dim.1 != 1).collect();
+    dims.sort_unstable();
+    let mut expected = 1;
+    dims.into_iter().all(|(stride, size)| {
+        let fits = stride == expected;
+        expected *= size;
+        fits
+    })
+}
+
 /// What is done with a piece of each output and input.
-type Body<'a, T, const O: usize, const I: usize> = &'a (dyn Fn([&mut [T]; O], [&[T]; I]) + Sync);
+type Body<'a, T, const O: usize, const I: usize> = &'a (dyn Fn([RowsMut<'_, T>; O], [Rows<'_, T>; I]) + Sync);
+
+/// A tensor's memory.
+struct Whole<T> {
+    start: *mut T,
+    rows: usize,
+}
 
 struct Call<'a, T, const O: usize, const I: usize> {
     body: Body<'a, T, O, I>,
+    outputs: [Whole<T>; O],
+    inputs: [Whole<T>; I],
+    /// Elements of a row.
+    row: usize,
     panicked: AtomicBool,
 }
 
-/// One piece: `n` elements of every tensor, the outputs first.
+/// Elements `begin .. begin + n` of every row.
 unsafe extern "C" fn run<T: Element, const O: usize, const I: usize>(
     call: *const c_void,
-    data: *const *mut c_char,
-    strides: *const i64,
+    begin: i64,
     n: i64,
 ) {
     // SAFETY: `sweep` passed exactly this type, and waits for all pieces.
     let call = unsafe { &*call.cast::<Call<'_, T, O, I>>() };
-    // SAFETY: libtorch gives O + I pointers and strides, of tensors that hold T.
-    let (data, strides) = unsafe { (from_raw_parts(data, O + I), from_raw_parts(strides, O + I)) };
-    let dense = n == 1 || strides.iter().all(|&stride| stride == size_of::<T>() as i64);
-    // Strided pieces go through element by element: right, and rare.
-    let (pieces, length) = if dense { (1, n as usize) } else { (n as usize, 1) };
-    for piece in 0..pieces {
-        let at = |i: usize| data[i].wrapping_offset(strides[i] as isize * piece as isize).cast::<T>();
-        // SAFETY: `length` values from there on belong to output i; pieces and outputs do not overlap.
-        let outputs = std::array::from_fn(|i| unsafe { from_raw_parts_mut(at(i), length) });
-        // SAFETY: the same of input i, which nobody writes: it is no output, or libtorch had refused.
-        let inputs = std::array::from_fn(|i| unsafe { from_raw_parts(at(O + i), length) });
+    let end = (begin + n) as usize;
+    for at in (begin as usize..end).step_by(PIECE) {
+        let (len, stride) = (PIECE.min(end - at), call.row);
+        // Pieces do not overlap, and stay within the rows.
+        let outputs = call.outputs.each_ref().map(|whole| {
+            let start = whole.start.wrapping_add(at);
+            RowsMut { start, count: whole.rows, stride, len, _tensor: PhantomData }
+        });
+        let inputs = call.inputs.each_ref().map(|whole| {
+            let start = whole.start.wrapping_add(at).cast_const();
+            Rows { start, count: whole.rows, stride, len, _tensor: PhantomData }
+        });
         let body = std::panic::AssertUnwindSafe(|| (call.body)(outputs, inputs));
         if std::panic::catch_unwind(body).is_err() {
             call.panicked.store(true, Ordering::Relaxed);
@@ -121,23 +227,40 @@ mod tests {
 
     fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let out = a.f_empty_like()?;
-        sweep([&out], [a, b], |[out], [a, b]: [&[f32]; 2]| {
-            out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b);
+        sweep([Some(&out)], [Some(a), Some(b)], |[mut out], [a, b]: [Rows<f32>; 2]| {
+            out.row(0).iter_mut().zip(a.row(0)).zip(b.row(0)).for_each(|((out, a), b)| *out = a + b);
         })?;
         Ok(out)
     }
 
     #[test]
-    fn every_element_is_met_once_whatever_the_layout() {
-        let a = Tensor::rand([50, 40, 70], FLOAT);
-        for b in [
-            a.copy(),
-            a.transpose(0, 2).contiguous().transpose(0, 2),
-            Tensor::rand([50, 1, 70], FLOAT).expand([50, 40, 70], false),
-        ] {
+    fn every_element_is_met_once() {
+        for size in [&[50, 40, 70][..], &[1], &[3, 1, 5], &[4096], &[2049]] {
+            let (a, b) = (Tensor::rand(size, FLOAT), Tensor::rand(size, FLOAT));
             assert_eq!(add(&a, &b).unwrap(), &a + &b);
         }
-        assert_eq!(add(&a.i((.., 1, ..)), &a.i((.., 2, ..))).unwrap(), a.i((.., 1, ..)) + a.i((.., 2, ..)));
+        let turned = |x: Tensor| x.transpose(0, 2);
+        let (a, b) = (turned(Tensor::rand([50, 40, 70], FLOAT)), turned(Tensor::rand([50, 40, 70], FLOAT)));
+        assert_eq!(add(&a, &b).unwrap(), &a + &b);
+    }
+
+    #[test]
+    fn several_rows_go_by_the_first_outputs_size() {
+        let (sum, running) = (Tensor::zeros([5000], FLOAT), Tensor::empty([3, 5000], FLOAT));
+        let x = Tensor::rand([3, 5000], FLOAT);
+        sweep([Some(&sum), Some(&running)], [Some(&x)], |[mut sum, mut running], [x]: [Rows<f32>; 1]| {
+            for k in 0..3 {
+                sum.row(0).iter_mut().zip(x.row(k)).for_each(|(sum, x)| *sum += x);
+                running.row(k).copy_from_slice(sum.row(0));
+                if k > 0 {
+                    let (row, before) = running.row_and_before(k);
+                    assert!(row.iter().zip(before).all(|(row, before)| row >= before));
+                }
+            }
+        })
+        .unwrap();
+        assert!(running.allclose(&x.cumsum(0, Kind::Float), 1e-6, 1e-6, false));
+        assert_eq!(running.get(2), sum);
     }
 
     #[test]
@@ -145,11 +268,12 @@ mod tests {
         let a = Tensor::rand([4], FLOAT);
         assert!(add(&a, &Tensor::rand([5], FLOAT)).is_err());
         assert!(add(&a, &a.to_kind(Kind::Double)).is_err());
-        let shared = sweep([&a], [&a], |_: [&mut [f32]; 1], _: [&[f32]; 1]| ());
-        assert!(shared.unwrap_err().to_string().contains("shares memory"));
-        let panics = sweep([&a.empty_like()], [&a], |_: [&mut [f32]; 1], _| panic!("no"));
+        assert!(add(&a, &Tensor::rand([1], FLOAT).expand([4], false)).is_err());
+        let shared =
+            |out: &Tensor| sweep([Some(out)], [Some(&a)], |_: [RowsMut<f32>; 1], _: [Rows<f32>; 1]| ());
+        assert!(shared(&a).unwrap_err().to_string().contains("shares memory"));
+        assert!(shared(&a.narrow(0, 2, 2)).unwrap_err().to_string().contains("shares memory"));
+        let panics = sweep([Some(&a.empty_like())], [Some(&a)], |_: [RowsMut<f32>; 1], _| panic!("no"));
         assert!(panics.unwrap_err().to_string().contains("panicked"));
     }
-
-    use tch::IndexOp;
 }

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
-use crate::module::{Layer, Memory};
+use crate::module::{expect_steps, Layer, Memory};
 
 /// What the two dropouts share: the probability and the mask.
 #[derive(Debug)]
@@ -21,17 +21,32 @@ impl Mask {
         Err(Error::argument(&format!("{layer}'s p"), "a probability from 0 to below 1", p))
     }
 
-    /// x times the mask, which is drawn in the shape `shape(x)` where there is none yet.
-    fn apply(&mut self, x: &Tensor, train: bool, shape: impl Fn(&[i64]) -> Vec<i64>) -> Result<Tensor> {
+    /// x `[time_steps * N, ...]` times the mask, drawn in the shape that `shape` makes of a step's.
+    fn apply(
+        &mut self,
+        x: &Tensor,
+        time_steps: i64,
+        train: bool,
+        shape: impl Fn(&[i64]) -> Vec<i64>,
+    ) -> Result<Tensor> {
         if !train {
             return Ok(x.shallow_clone());
         }
         expect_float(&format!("{}'s input", self.layer), x)?;
-        let wanted = shape(&x.size());
-        guarded(self.layer, || self.multiply(x, &wanted))
+        expect_steps(self.layer, x, time_steps)?;
+        guarded(self.layer, || {
+            if time_steps == 1 {
+                return self.multiply(x, &x.size(), &shape(&x.size()));
+            }
+            let mut step = x.size();
+            step[0] /= time_steps;
+            let by_step = [&[time_steps], &step[..]].concat();
+            let y = self.multiply(&x.f_reshape(by_step)?, &step, &shape(&step))?;
+            Ok(y.f_reshape(x.size())?)
+        })
     }
 
-    fn multiply(&mut self, x: &Tensor, wanted: &[i64]) -> Result<Tensor> {
+    fn multiply(&mut self, x: &Tensor, step: &[i64], wanted: &[i64]) -> Result<Tensor> {
         if self.mask.is_none() {
             let keep = Tensor::f_full(wanted, 1.0 - self.p, (Kind::Float, x.device()))?.f_bernoulli()?;
             self.mask = Some(keep.f_to_kind(x.f_kind()?)?.f_div_scalar(1.0 - self.p)?);
@@ -39,12 +54,12 @@ impl Mask {
         let mask = self.mask.as_ref().expect("made above");
         expect_defined(&format!("{}'s mask", self.layer), mask)?;
         // A mask set by hand may have the input's full shape.
-        if (mask.size() != wanted && mask.size() != x.size()) || mask.f_kind()? != x.f_kind()? {
+        if (mask.size() != wanted && mask.size() != step) || mask.f_kind()? != x.f_kind()? {
             return Err(Error::StaleState {
                 what: format!("{}'s mask", self.layer),
                 state: mask.size(),
                 state_kind: mask.f_kind()?,
-                input: x.size(),
+                input: step.to_vec(),
                 input_kind: x.f_kind()?,
             });
         }
@@ -82,7 +97,11 @@ impl Dropout {
 
 impl Layer for Dropout {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.0.apply(x, train, <[i64]>::to_vec)
+        self.forward_steps(x, 1, train)
+    }
+
+    fn forward_steps(&mut self, x: &Tensor, time_steps: i64, train: bool) -> Result<Tensor> {
+        self.0.apply(x, time_steps, train, <[i64]>::to_vec)
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
@@ -121,10 +140,14 @@ impl Dropout2d {
 
 impl Layer for Dropout2d {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward_steps(x, 1, train)
+    }
+
+    fn forward_steps(&mut self, x: &Tensor, time_steps: i64, train: bool) -> Result<Tensor> {
         if x.dim() != 4 {
             return Err(Error::shape("Dropout2d's input", "[N, C, H, W]", x, "Dropout takes any shape"));
         }
-        self.0.apply(x, train, |size| vec![size[0], size[1], 1, 1])
+        self.0.apply(x, time_steps, train, |size| vec![size[0], size[1], 1, 1])
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {

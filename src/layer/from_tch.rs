@@ -107,7 +107,7 @@ where
 
 /// Modules whose weights may be absent and whose forward is tch's.
 macro_rules! normalizations {
-    ($($module:ty: |$m:ident| $name:expr;)*) => {$(
+    ($($module:ty, samplewise $samplewise:literal: |$m:ident| $name:expr;)*) => {$(
         impl Layer for $module {
             fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
                 forward(self, &self.name(), x, train)
@@ -115,6 +115,10 @@ macro_rules! normalizations {
 
             fn parameters(&self) -> Vec<Parameter> {
                 weight_and_bias(self.ws.as_ref(), self.bs.as_ref())
+            }
+
+            fn is_samplewise(&self) -> bool {
+                $samplewise
             }
 
             fn name(&self) -> String {
@@ -126,9 +130,9 @@ macro_rules! normalizations {
 }
 
 normalizations! {
-    nn::BatchNorm: |m| format!("BatchNorm({})", m.running_mean.size()[0]);
-    nn::LayerNorm: |m| format!("LayerNorm({:?})", m.normalized_shape);
-    nn::GroupNorm: |m| format!("GroupNorm({} groups, {})", m.num_groups, m.num_channels);
+    nn::BatchNorm, samplewise false: |m| format!("BatchNorm({})", m.running_mean.size()[0]);
+    nn::LayerNorm, samplewise true: |m| format!("LayerNorm({:?})", m.normalized_shape);
+    nn::GroupNorm, samplewise true: |m| format!("GroupNorm({} groups, {})", m.num_groups, m.num_channels);
 }
 
 impl Layer for nn::Embedding {
@@ -138,6 +142,10 @@ impl Layer for nn::Embedding {
 
     fn parameters(&self) -> Vec<Parameter> {
         weight_and_bias(Some(&self.ws), None)
+    }
+
+    fn is_samplewise(&self) -> bool {
+        true
     }
 
     fn name(&self) -> String {
@@ -174,6 +182,7 @@ pub struct WithParameters<M> {
     name: String,
     module: M,
     parameters: Vec<Parameter>,
+    samplewise: bool,
 }
 
 /// Makes a layer of a tch module that no impl here knows.
@@ -182,7 +191,15 @@ pub fn with_parameters<M: ModuleT>(
     module: M,
     parameters: Vec<Parameter>,
 ) -> WithParameters<M> {
-    WithParameters { name: name.into(), module, parameters }
+    WithParameters { name: name.into(), module, parameters, samplewise: false }
+}
+
+impl<M> WithParameters<M> {
+    /// Says that the module treats each sample of a batch by itself: then it takes several time steps in one
+    /// pass. A module of relu and linear layers does, one with batch statistics does not.
+    pub fn samplewise(self) -> Self {
+        Self { samplewise: true, ..self }
+    }
 }
 
 impl<M: ModuleT> Layer for WithParameters<M> {
@@ -192,6 +209,10 @@ impl<M: ModuleT> Layer for WithParameters<M> {
 
     fn parameters(&self) -> Vec<Parameter> {
         self.parameters.iter().map(|p| Parameter::new(p.name.clone(), &p.tensor)).collect()
+    }
+
+    fn is_samplewise(&self) -> bool {
+        self.samplewise
     }
 
     fn name(&self) -> String {

@@ -62,10 +62,24 @@ impl<M: Layer> GradWithTrace<M> {
 
 impl<M: Layer> OnlineModule for GradWithTrace<M> {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        self.steps(x, 1, train)
+    }
+
+    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         Ok(Signal::Dense(match x {
-            Signal::Dense(x) => self.module.forward(x, train)?,
-            Signal::SpikeTrace { spike, trace } => grad_with_trace(&mut self.module, spike, trace, train)?,
+            Signal::Dense(x) => self.module.forward_steps(x, time_steps, train)?,
+            Signal::SpikeTrace { spike, trace } => {
+                grad_with_trace(&mut self.module, spike, trace, time_steps, train)?
+            }
         }))
+    }
+
+    fn hold_weights(&mut self) -> Result<()> {
+        self.module.hold_weights()
+    }
+
+    fn release_weights(&mut self) -> Result<()> {
+        self.module.release_weights()
     }
 
     fn parameters(&self) -> Vec<Parameter> {
@@ -89,19 +103,20 @@ pub(super) fn grad_with_trace(
     module: &mut (impl Layer + ?Sized),
     spike: &Tensor,
     trace: &Tensor,
+    time_steps: i64,
     train: bool,
 ) -> Result<Tensor> {
     expect_like("the trace", trace, "the spike", spike)?;
     let value = if fast_paths().one_pass && module.is_affine() && !trace.requires_grad() {
-        let y = module.forward(spike, train)?;
+        let y = module.forward_steps(spike, time_steps, train)?;
         if !y.requires_grad() || ffi::learn_from(&y, spike, trace)? {
             return Ok(y);
         }
         y.f_detach()?
     } else {
         let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
-        module.forward(spike, train)?
+        module.forward_steps(spike, time_steps, train)?
     };
-    let for_grad = module.forward(&replace_for_grad(spike, trace)?, train)?;
+    let for_grad = module.forward_steps(&replace_for_grad(spike, trace)?, time_steps, train)?;
     replace_for_grad(&for_grad, &value)
 }

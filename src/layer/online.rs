@@ -8,15 +8,27 @@ use crate::signal::Signal;
 
 impl<L: Layer> OnlineModule for L {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        self.steps(x, 1, train)
+    }
+
+    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         match x {
-            Signal::Dense(x) => Ok(Signal::Dense(self.forward(x, train)?)),
+            Signal::Dense(x) => Ok(Signal::Dense(self.forward_steps(x, time_steps, train)?)),
             Signal::SpikeTrace { spike, trace } if Layer::parameters(self).is_empty() => {
-                spike_trace_op(self, spike, trace, train)
+                spike_trace_op(self, spike, trace, time_steps, train)
             }
             Signal::SpikeTrace { spike, trace } => {
-                Ok(Signal::Dense(grad_with_trace(self, spike, trace, train)?))
+                Ok(Signal::Dense(grad_with_trace(self, spike, trace, time_steps, train)?))
             }
         }
+    }
+
+    fn hold_weights(&mut self) -> Result<()> {
+        Layer::hold_weights(self)
+    }
+
+    fn release_weights(&mut self) -> Result<()> {
+        Layer::release_weights(self)
     }
 
     fn parameters(&self) -> Vec<Parameter> {

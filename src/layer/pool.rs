@@ -87,6 +87,10 @@ impl Layer for AvgPool2d {
         Ok(x.f_avg_pool2d([ksize; 2], [stride; 2], [padding; 2], ceil_mode, true, None)?)
     }
 
+    fn is_samplewise(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         format!("AvgPool2d({})", self.0.ksize)
     }
@@ -114,6 +118,10 @@ impl Layer for MaxPool2d {
         self.0.check("MaxPool2d", x)?;
         let Window { ksize, stride, padding, ceil_mode } = self.0;
         Ok(x.f_max_pool2d([ksize; 2], [stride; 2], [padding; 2], [1, 1], ceil_mode)?)
+    }
+
+    fn is_samplewise(&self) -> bool {
+        true
     }
 
     fn name(&self) -> String {
@@ -148,6 +156,10 @@ impl Layer for AdaptiveAvgPool2d {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         expect_image("AdaptiveAvgPool2d", x)?;
         Ok(x.f_adaptive_avg_pool2d(self.output)?)
+    }
+
+    fn is_samplewise(&self) -> bool {
+        true
     }
 
     fn name(&self) -> String {

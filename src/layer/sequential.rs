@@ -68,31 +68,62 @@ impl OtttSequential {
         &mut self,
         x: &Signal,
         train: bool,
-        mut inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
+        inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
     ) -> Result<Signal> {
-        let mut signal = match x {
-            Signal::Dense(x) => Signal::Dense(x.shallow_clone()),
-            Signal::SpikeTrace { spike, trace } => {
-                Signal::SpikeTrace { spike: spike.shallow_clone(), trace: trace.shallow_clone() }
-            }
-        };
+        self.run(x, inspect, |module, x| module.step(x, train))
+    }
+
+    /// Takes the signal through all modules by `step`; an error says which of them met it.
+    fn run(
+        &mut self,
+        x: &Signal,
+        mut inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
+        step: impl Fn(&mut dyn OnlineModule, &Signal) -> Result<Signal>,
+    ) -> Result<Signal> {
+        let mut signal = x.shallow_clone();
         for (i, module) in self.modules.iter_mut().enumerate() {
-            signal = guarded("step", || module.step(&signal, train)).map_err(|source| {
-                let name = module.name();
-                // Many a sentence begins with the layer's name: once is enough.
-                let named = source.to_string().starts_with(&name);
-                let layer = if named { i.to_string() } else { format!("{i}: {name}") };
-                Error::Layer { layer, source: Box::new(source) }
-            })?;
+            signal = guarded("step", || step(&mut **module, &signal))
+                .map_err(|source| in_layer(i, &**module, source))?;
             inspect(i, &**module, &signal);
         }
         Ok(signal)
     }
+
+    /// Does `what` with every module; an error says which of them met it, and comes after the last.
+    fn each(&mut self, what: impl Fn(&mut dyn OnlineModule) -> Result<()>) -> Result<()> {
+        let mut first = Ok(());
+        for (i, module) in self.modules.iter_mut().enumerate() {
+            let done = what(&mut **module).map_err(|source| in_layer(i, &**module, source));
+            first = first.and(done);
+        }
+        first
+    }
+}
+
+/// Names the layer that met an error.
+fn in_layer(i: usize, module: &dyn OnlineModule, source: Error) -> Error {
+    let name = module.name();
+    // Many a sentence begins with the layer's name: once is enough.
+    let named = source.to_string().starts_with(&name);
+    let layer = if named { i.to_string() } else { format!("{i}: {name}") };
+    Error::Layer { layer, source: Box::new(source) }
 }
 
 impl OnlineModule for OtttSequential {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
         self.step_inspected(x, train, |_, _, _| ())
+    }
+
+    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        self.run(x, |_, _, _| (), |module, x| module.steps(x, time_steps, train))
+    }
+
+    fn hold_weights(&mut self) -> Result<()> {
+        self.each(|module| module.hold_weights())
+    }
+
+    fn release_weights(&mut self) -> Result<()> {
+        self.each(|module| module.release_weights())
     }
 
     fn parameters(&self) -> Vec<Parameter> {

@@ -17,6 +17,10 @@ impl Layer for Scale {
         guarded("Scale", || Ok(x.f_mul_scalar(self.0)?))
     }
 
+    fn is_samplewise(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         format!("Scale({})", self.0)
     }
@@ -49,6 +53,10 @@ impl Layer for Flatten {
         Ok(x.f_flatten(self.start_dim, self.end_dim)?)
     }
 
+    fn is_samplewise(&self) -> bool {
+        self.start_dim > 0
+    }
+
     fn name(&self) -> String {
         format!("Flatten({}, {})", self.start_dim, self.end_dim)
     }
@@ -61,5 +69,9 @@ pub struct Identity;
 impl Layer for Identity {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         Ok(x.shallow_clone())
+    }
+
+    fn is_samplewise(&self) -> bool {
+        true
     }
 }

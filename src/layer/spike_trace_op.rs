@@ -38,10 +38,24 @@ impl<M: Layer> SpikeTraceOp<M> {
 
 impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        self.steps(x, 1, train)
+    }
+
+    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         match x {
-            Signal::Dense(x) => Ok(Signal::Dense(self.module.forward(x, train)?)),
-            Signal::SpikeTrace { spike, trace } => spike_trace_op(&mut self.module, spike, trace, train),
+            Signal::Dense(x) => Ok(Signal::Dense(self.module.forward_steps(x, time_steps, train)?)),
+            Signal::SpikeTrace { spike, trace } => {
+                spike_trace_op(&mut self.module, spike, trace, time_steps, train)
+            }
         }
+    }
+
+    fn hold_weights(&mut self) -> Result<()> {
+        self.module.hold_weights()
+    }
+
+    fn release_weights(&mut self) -> Result<()> {
+        self.module.release_weights()
     }
 
     fn parameters(&self) -> Vec<Parameter> {
@@ -65,11 +79,12 @@ pub(super) fn spike_trace_op(
     module: &mut (impl Layer + ?Sized),
     spike: &Tensor,
     trace: &Tensor,
+    time_steps: i64,
     train: bool,
 ) -> Result<Signal> {
     expect_like("the trace", trace, "the spike", spike)?;
-    let spike = module.forward(spike, train)?;
+    let spike = module.forward_steps(spike, time_steps, train)?;
     let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
-    let trace = module.forward(&trace.detach(), train)?;
+    let trace = module.forward_steps(&trace.detach(), time_steps, train)?;
     Ok(Signal::SpikeTrace { spike, trace })
 }

@@ -18,6 +18,7 @@ use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::error::{expect_same_type, guarded, Error, Result};
+use crate::fast::fast_paths;
 use crate::module::{Layer, Parameter};
 
 /// The weights that both layers share.
@@ -27,6 +28,16 @@ struct WsWeight {
     gain: Option<Tensor>,
     bias: Option<Tensor>,
     eps: f64,
+    held: Option<Held>,
+}
+
+/// w', made once for as long as the weights stand still.
+#[derive(Debug)]
+struct Held {
+    /// w' with the graph behind it.
+    made: Tensor,
+    /// The same values without one: gathers the gradient.
+    leaf: Tensor,
 }
 
 impl WsWeight {
@@ -48,7 +59,34 @@ impl WsWeight {
         let gain = init.gain.then(|| vs.f_var("gain", &gain_size, Init::Const(1.0))).transpose()?;
         let bias = init.bias.then(|| vs.f_var("bias", &size[..1], init.bs_init.unwrap_or(uniform)));
         let weight = vs.f_var("weight", size, init.ws_init.unwrap_or(uniform))?;
-        Ok(Self { weight, gain, bias: bias.transpose()?, eps: init.eps })
+        Ok(Self { weight, gain, bias: bias.transpose()?, eps: init.eps, held: None })
+    }
+
+    /// What forward computes with.
+    fn current(&self) -> Result<Tensor> {
+        match &self.held {
+            Some(held) => Ok(held.leaf.shallow_clone()),
+            None => self.standardized(),
+        }
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        self.held = None;
+        if fast_paths().held_weights {
+            let made = self.standardized()?;
+            let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
+            self.held = Some(Held { made, leaf });
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<()> {
+        let Some(Held { made, leaf }) = self.held.take() else { return Ok(()) };
+        let grad = leaf.f_grad()?;
+        if grad.defined() {
+            made.f_mul(&grad)?.f_sum(made.f_kind()?)?.f_backward()?;
+        }
+        Ok(())
     }
 
     /// w', differentiable in the weight and the gain.
@@ -141,11 +179,19 @@ impl WsLinear {
 impl Layer for WsLinear {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         expect_features(&self.name(), x, &self.0.weight)?;
-        Ok(x.f_linear(&self.0.standardized()?, self.0.bias.as_ref())?)
+        Ok(x.f_linear(&self.0.current()?, self.0.bias.as_ref())?)
     }
 
     fn parameters(&self) -> Vec<Parameter> {
         self.0.parameters()
+    }
+
+    fn hold_weights(&mut self) -> Result<()> {
+        self.0.hold()
+    }
+
+    fn release_weights(&mut self) -> Result<()> {
+        self.0.release()
     }
 
     fn is_affine(&self) -> bool {
@@ -254,12 +300,20 @@ impl Layer for WsConv2d {
         }
         expect_same_type(&format!("{}'s input", self.name()), x, &self.weight.weight)?;
         let WsConv2dConfig { stride, padding, dilation, groups, .. } = self.config;
-        let (w, b) = (self.weight.standardized()?, self.weight.bias.as_ref());
+        let (w, b) = (self.weight.current()?, self.weight.bias.as_ref());
         Ok(x.f_conv2d(&w, b, [stride; 2], [padding; 2], [dilation; 2], groups)?)
     }
 
     fn parameters(&self) -> Vec<Parameter> {
         self.weight.parameters()
+    }
+
+    fn hold_weights(&mut self) -> Result<()> {
+        self.weight.hold()
+    }
+
+    fn release_weights(&mut self) -> Result<()> {
+        self.weight.release()
     }
 
     fn is_affine(&self) -> bool {

@@ -18,7 +18,7 @@ use tch::Tensor;
 
 use super::fused;
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
-use crate::module::Memory;
+use crate::module::{expect_steps, Memory};
 use crate::surrogate::{fire, Surrogate};
 
 /// The options of a LIF node, checked.
@@ -57,44 +57,75 @@ impl Lif {
         Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None, own: 0 })
     }
 
-    /// One time step: moves v, and the trace if there is one to keep, and returns the spike.
+    /// `time_steps` steps on x `[time_steps * N, ...]`: moves v, and the trace if there is one to keep.
     ///
     /// An error leaves both as they were.
-    pub(super) fn step(&mut self, x: &Tensor, trace: Option<&mut Memory>, train: bool) -> Result<Tensor> {
+    pub(super) fn steps(
+        &mut self,
+        x: &Tensor,
+        time_steps: i64,
+        trace: Option<&mut Memory>,
+        train: bool,
+    ) -> Result<Spikes> {
         guarded(self.node, || {
             expect_float(&format!("{}'s input", self.node), x)?;
+            expect_steps(self.node, x, time_steps)?;
+            let first = row(x, time_steps, 0)?;
             if let Some(v) = &self.v {
-                expect_fresh(self.node, "membrane potential v", v, x)?;
+                expect_fresh(self.node, "membrane potential v", v, &first)?;
             }
             let mut trace = trace;
             if let Some(trace) = trace.as_ref().and_then(|trace| trace.as_ref()) {
-                expect_fresh(self.node, "trace", trace, x)?;
+                expect_fresh(self.node, "trace", trace, &first)?;
             }
-            match fused::step(self, x, trace.as_deref_mut(), train)? {
-                Some(spike) => Ok(spike),
-                None => self.composed_step(x, trace, train),
+            match fused::steps(self, x, time_steps, trace.as_deref_mut(), train)? {
+                Some(spikes) => Ok(spikes),
+                None => self.composed_steps(x, time_steps, trace, train),
             }
         })
     }
 
-    /// The step in libtorch's operations: for any kind, device and surrogate.
-    fn composed_step(&mut self, x: &Tensor, trace: Option<&mut Memory>, train: bool) -> Result<Tensor> {
-        let h = match &self.v {
-            Some(v) => self.charge(&v.detach(), x)?,
-            None => self.charge(&x.f_full_like(self.v_reset.unwrap_or(0.0))?, x)?,
-        };
-        let over = h.f_sub_scalar(self.v_threshold)?;
-        let spike = if train { fire(&over, self.surrogate.clone())? } else { self.surrogate.fire(&over)? };
-        let s = spike.detach();
-        let v = self.after_spike(&h.detach(), &s)?;
-        if let Some(trace) = trace {
-            *trace = Some(match trace.as_ref() {
-                Some(trace) => trace.detach().f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?,
-                None => s,
-            });
+    /// The steps in libtorch's operations: for any kind, device and surrogate.
+    fn composed_steps(
+        &mut self,
+        x: &Tensor,
+        time_steps: i64,
+        trace: Option<&mut Memory>,
+        train: bool,
+    ) -> Result<Spikes> {
+        let (mut spikes, mut traces) = (Vec::new(), Vec::new());
+        let mut a = trace.as_ref().and_then(|trace| trace.as_ref()).map(Tensor::detach);
+        let mut v = self.v.as_ref().map(Tensor::detach);
+        for t in 0..time_steps {
+            let x = row(x, time_steps, t)?;
+            let before = v.take().map_or_else(|| x.f_full_like(self.v_reset.unwrap_or(0.0)), Ok)?;
+            let h = self.charge(&before, &x)?;
+            let over = h.f_sub_scalar(self.v_threshold)?;
+            let spike =
+                if train { fire(&over, self.surrogate.clone())? } else { self.surrogate.fire(&over)? };
+            let s = spike.detach();
+            v = Some(self.after_spike(&h.detach(), &s)?);
+            if trace.is_some() {
+                let next = match &a {
+                    Some(a) => a.f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?,
+                    None => s,
+                };
+                traces.push(next.shallow_clone());
+                a = Some(next);
+            }
+            spikes.push(spike);
         }
-        self.v = Some(v);
-        Ok(spike)
+        let join = |mut steps: Vec<Tensor>| match steps.len() {
+            0 => Ok(None),
+            1 => Ok(steps.pop()),
+            _ => Tensor::f_cat(&steps, 0).map(Some),
+        };
+        let spikes = Spikes { spike: join(spikes)?.unwrap_or_default(), trace: join(traces)? };
+        self.v = v;
+        if let Some(trace) = trace {
+            *trace = a;
+        }
+        Ok(spikes)
     }
 
     fn charge(&self, v: &Tensor, x: &Tensor) -> Result<Tensor> {
@@ -126,6 +157,21 @@ impl Lif {
         let decay = if *decay_input { ", decay_input" } else { "" };
         format!("{node}(tau {tau}{decay}, v_threshold {v_threshold}, {reset})")
     }
+}
+
+/// What several steps give, `[time_steps * N, ...]`; the trace where one is kept.
+pub(super) struct Spikes {
+    pub(super) spike: Tensor,
+    pub(super) trace: Option<Tensor>,
+}
+
+/// Step `t` of `[time_steps * N, ...]`.
+pub(super) fn row(x: &Tensor, time_steps: i64, t: i64) -> Result<Tensor> {
+    if time_steps == 1 {
+        return Ok(x.shallow_clone());
+    }
+    let n = x.size()[0] / time_steps;
+    Ok(x.f_narrow(0, t * n, n)?)
 }
 
 /// Errors when `state` was made for another input than `x`.

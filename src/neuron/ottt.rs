@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::lif::Lif;
+use super::lif::{Lif, Spikes};
 use crate::error::Result;
 use crate::module::{Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
@@ -113,10 +113,15 @@ impl OtttLifNode {
 
 impl OnlineModule for OtttLifNode {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        let spike = self.lif.step(x.value(), train.then_some(&mut self.trace), train)?;
-        Ok(match &self.trace {
-            Some(trace) if train => Signal::SpikeTrace { spike, trace: trace.shallow_clone() },
-            _ => Signal::Dense(spike),
+        self.steps(x, 1, train)
+    }
+
+    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        let trace = train.then_some(&mut self.trace);
+        let Spikes { spike, trace } = self.lif.steps(x.value(), time_steps, trace, train)?;
+        Ok(match trace {
+            Some(trace) => Signal::SpikeTrace { spike, trace },
+            None => Signal::Dense(spike),
         })
     }
 

@@ -83,7 +83,11 @@ impl SlttLifNode {
 
 impl OnlineModule for SlttLifNode {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        Ok(Signal::Dense(self.lif.step(x.value(), None, train)?))
+        self.steps(x, 1, train)
+    }
+
+    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        Ok(Signal::Dense(self.lif.steps(x.value(), time_steps, None, train)?.spike))
     }
 
     fn parameters(&self) -> Vec<Parameter> {

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::sequence::holding_weights;
 use crate::error::{guarded, Error, Result};
 use crate::module::OnlineModule;
 
@@ -20,7 +21,8 @@ pub fn evaluate(net: &mut (impl OnlineModule + ?Sized), x_seq: &Tensor) -> Resul
         return Err(Error::shape("x_seq", "[B, T, ...] with at least one element", x_seq, fix));
     }
     net.reset();
-    let result = tch::no_grad(|| {
+    let _no_grad = tch::no_grad_guard();
+    let result = holding_weights(net, |net| {
         let mut total: Option<Tensor> = None;
         for t in 0..x_seq.size()[1] {
             let x = x_seq.f_select(1, t)?.into();

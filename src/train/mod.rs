@@ -14,5 +14,5 @@ pub use evaluate::evaluate;
 pub use fptt::{fptt_online_training, fptt_online_training_init_w_ra};
 pub use loss::OtttLoss;
 pub use optimizer::Optimizer;
-pub use ottt::{ottt_online_training, SequenceOutput, Update};
+pub use ottt::{ottt_online_training, OtttTrainingConfig, SequenceOutput, Update};
 pub use sequence::repeat_over_time;

@@ -2,10 +2,10 @@
 
 use tch::Tensor;
 
-use super::sequence::{expect_loss, expect_sequences};
+use super::sequence::{expect_loss, expect_sequences, holding_weights};
 use super::Optimizer;
-use crate::error::{guarded, Result};
-use crate::module::OnlineModule;
+use crate::error::{guarded, Error, Result};
+use crate::module::{expect_steps, OnlineModule};
 
 /// When the weights move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,42 @@ pub enum Update {
     EveryStep,
     /// Once behind the sequence, by the accumulated gradient: OTTT_A.
     EndOfSequence,
+}
+
+/// How [`ottt_online_training`] goes through a sequence; an [`Update`] alone stands for it with its defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtttTrainingConfig {
+    /// When the weights move; [`Update::EveryStep`].
+    pub update: Update,
+    /// Time steps that go through each layer together, K; 1. With more than one, the gradients are the same,
+    /// each kernel is larger, and the graph of K steps is kept. K need not divide T. Only where the weights
+    /// stand still, that is with [`Update::EndOfSequence`].
+    pub steps_per_pass: i64,
+}
+
+impl Default for OtttTrainingConfig {
+    fn default() -> Self {
+        Self { update: Update::EveryStep, steps_per_pass: 1 }
+    }
+}
+
+impl From<Update> for OtttTrainingConfig {
+    fn from(update: Update) -> Self {
+        Self { update, ..Self::default() }
+    }
+}
+
+impl OtttTrainingConfig {
+    fn check(&self) -> Result<()> {
+        let expected = match self.update {
+            Update::EveryStep if self.steps_per_pass != 1 => {
+                "1 with Update::EveryStep, where the weights move in between; Update::EndOfSequence takes more"
+            }
+            _ if self.steps_per_pass < 1 => "at least 1",
+            _ => return Ok(()),
+        };
+        Err(Error::argument("steps_per_pass", expected, self.steps_per_pass))
+    }
 }
 
 /// What a training loop returns.
@@ -28,7 +64,7 @@ pub struct SequenceOutput {
 /// Trains `net` on one batch of sequences, step by step.
 ///
 /// At each time step: forward, loss, backward; with [`Update::EveryStep`] the weights move then, with
-/// [`Update::EndOfSequence`] once at the end. The graph of a step is released with the step, so memory
+/// [`Update::EndOfSequence`] once at the end. The graph of a pass is released with the pass, so memory
 /// does not grow with T.
 ///
 /// The network's state goes on from where it was: call [`reset`](OnlineModule::reset) between sequences.
@@ -72,34 +108,83 @@ pub fn ottt_online_training(
     x_seq: &Tensor,
     target_seq: &Tensor,
     loss_fn: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
-    update: Update,
+    config: impl Into<OtttTrainingConfig>,
 ) -> Result<SequenceOutput> {
     expect_sequences(x_seq, target_seq, "B, T")?;
+    let config = config.into();
+    config.check()?;
     let time_steps = x_seq.size()[1];
-    let mut total: Option<Tensor> = None;
-    let mut outputs = Vec::new();
-
-    for t in 0..time_steps {
-        if t == 0 || update == Update::EveryStep {
-            optimizer.zero_grad()?;
+    let mut sequence = Sequence { x_seq, target_seq, loss_fn, loss: None, outputs: Vec::new() };
+    match config.update {
+        Update::EveryStep => {
+            for t in 0..time_steps {
+                optimizer.zero_grad()?;
+                sequence.pass(net, t, 1)?;
+                optimizer.step()?;
+            }
         }
-        let x = x_seq.f_select(1, t)?.into();
-        let y = guarded("the network", || net.step(&x, true))?.into_value();
-        let target = target_seq.f_select(1, t)?.f_contiguous()?;
-        let loss = guarded("the loss", || loss_fn(&y, &target))?;
-        expect_loss(&loss)?;
-        loss.f_backward()?;
-        if t == time_steps - 1 || update == Update::EveryStep {
+        Update::EndOfSequence => {
+            optimizer.zero_grad()?;
+            holding_weights(net, |net| {
+                let mut passes = (0..time_steps).step_by(config.steps_per_pass as usize);
+                passes.try_for_each(|t| sequence.pass(net, t, config.steps_per_pass.min(time_steps - t)))
+            })?;
             optimizer.step()?;
         }
+    }
+    let outputs = Tensor::f_cat(&sequence.outputs, 1)?;
+    Ok(SequenceOutput { loss: sequence.loss.unwrap_or_default(), outputs })
+}
+
+/// A sequence on its way through the network.
+struct Sequence<'a, F> {
+    x_seq: &'a Tensor,
+    target_seq: &'a Tensor,
+    loss_fn: F,
+    /// Of the steps so far.
+    loss: Option<Tensor>,
+    /// Of the steps so far, each `[B, K, ...]`.
+    outputs: Vec<Tensor>,
+}
+
+impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
+    /// Steps `t .. t + k`: forward, loss, backward.
+    fn pass(&mut self, net: &mut (impl OnlineModule + ?Sized), t: i64, k: i64) -> Result<()> {
+        let y = guarded("the network", || net.steps(&steps(self.x_seq, t, k)?.into(), k, true))?.into_value();
+        expect_steps("the loss", &y, k)?;
+        let mut loss: Option<Tensor> = None;
+        for step in 0..k {
+            let n = if k == 1 { 0 } else { y.size()[0] / k };
+            let y = if k == 1 { y.shallow_clone() } else { y.f_narrow(0, step * n, n)? };
+            let target = self.target_seq.f_select(1, t + step)?.f_contiguous()?;
+            let own = guarded("the loss", || (self.loss_fn)(&y, &target))?;
+            expect_loss(&own)?;
+            loss = Some(match loss {
+                Some(loss) => loss.f_add(&own)?,
+                None => own,
+            });
+        }
+        let loss = loss.unwrap_or_default();
+        loss.f_backward()?;
         net.detach();
-        let loss = loss.detach();
-        total = Some(match total {
+        let loss = loss.f_detach()?;
+        self.loss = Some(match self.loss.take() {
             Some(total) => total.f_add(&loss)?,
             None => loss,
         });
-        outputs.push(y.detach());
+        let y = y.f_detach()?;
+        self.outputs.push(match k {
+            1 => y.f_unsqueeze(1)?,
+            _ => y.f_unflatten(0, [k, -1])?.f_transpose(0, 1)?,
+        });
+        Ok(())
     }
-    let outputs = Tensor::f_stack(&outputs, 1)?;
-    Ok(SequenceOutput { loss: total.unwrap_or_default(), outputs })
+}
+
+/// Steps `t .. t + k` of `[B, T, ...]` as `[k * B, ...]`, one step after another.
+fn steps(x_seq: &Tensor, t: i64, k: i64) -> Result<Tensor> {
+    Ok(match k {
+        1 => x_seq.f_select(1, t)?,
+        _ => x_seq.f_narrow(1, t, k)?.f_transpose(0, 1)?.f_flatten(0, 1)?,
+    })
 }

@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use crate::error::{Error, Result};
+use crate::error::{guarded, Error, Result};
+use crate::module::OnlineModule;
 
 /// Repeats a batch `[B, ...]` over time: `[B, T, ...]`, without a copy.
 ///
@@ -63,4 +64,14 @@ pub(super) fn expect_loss(loss: &Tensor) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Runs `body` while the weights stand still, and gives them the gradient they gathered, whatever comes of it.
+pub(super) fn holding_weights<M: OnlineModule + ?Sized, T>(
+    net: &mut M,
+    body: impl FnOnce(&mut M) -> Result<T>,
+) -> Result<T> {
+    let result = guarded("the network", || net.hold_weights().and_then(|()| body(net)));
+    let released = guarded("the network", || net.release_weights());
+    result.and_then(|result| released.map(|()| result))
 }

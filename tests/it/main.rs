@@ -8,3 +8,4 @@ mod memory;
 mod one_pass;
 mod oracle;
 mod parity;
+mod steps_per_pass;

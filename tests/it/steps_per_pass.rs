@@ -1,0 +1,253 @@
+//! Several time steps in one pass: the same numbers as one after another.
+
+use rstest::rstest;
+use spiketrace::train::{ottt_online_training, OtttTrainingConfig, SequenceOutput, Update};
+use spiketrace::{
+    with_fast_paths, with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d,
+    FastPaths, Flatten, Identity, Layer, MaxPool2d, Memory, OnlineModule, OtttLifConfig, OtttLifNode,
+    OtttSequential, Parameter, Result, Scale, Signal, SlttLifConfig, SlttLifNode, WsConv2dConfig,
+};
+use tch::nn::{self, OptimizerConfig, VarStore};
+use tch::{Device, Kind, Reduction, Tensor};
+
+const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+/// Numbers in -1 to 1 without the generator that other tests draw from.
+fn numbers(size: &[i64], seed: usize) -> Tensor {
+    let count: i64 = size.iter().product();
+    (Tensor::arange(count, DOUBLE) * (12.9898 + seed as f64) + 0.5).sin().view(size)
+}
+
+/// Every layer of the crate, both nodes, tch's layers, a nested container.
+fn everything(vs: &VarStore) -> OtttSequential {
+    let p = vs.root();
+    let same = WsConv2dConfig { padding: 1, ..Default::default() };
+    let conv = nn::ConvConfig { padding: 1, ..Default::default() };
+    let hard = OtttLifConfig {
+        v_reset: Some(-0.25),
+        tau: 3.0,
+        decay_input: true,
+        v_threshold: 0.2,
+        ..Default::default()
+    };
+    let relu = with_parameters("relu", nn::func(|x| x.relu()), Vec::new()).samplewise();
+    let block = OtttSequential::new()
+        .add(nn::conv2d(&p / "inner", 6, 6, 3, conv))
+        .add(nn::group_norm(&p / "norm", 2, 6, Default::default()))
+        .add(OtttLifNode::new(hard).unwrap());
+    let (mut channels, mut elements) = (Dropout2d::new(0.2).unwrap(), Dropout::new(0.3).unwrap());
+    channels.set_mask(numbers(&[3, 6, 1, 1], 1).ge(-0.6).to_kind(Kind::Double) / 0.8);
+    elements.set_mask(numbers(&[3, 6, 4, 4], 2).ge(-0.4).to_kind(Kind::Double) / 0.7);
+    OtttSequential::new()
+        .add(ws_conv2d(&p / "0", 2, 6, 3, same).unwrap())
+        .add(OtttLifNode::new(Default::default()).unwrap())
+        .add(Scale(2.74))
+        .add(channels)
+        .add(MaxPool2d::new(2, Default::default()).unwrap())
+        .add(block)
+        .add(elements)
+        .add(AvgPool2d::new(2, Default::default()).unwrap())
+        .add(AdaptiveAvgPool2d::new([2, 2]).unwrap())
+        .add(Identity)
+        .add(Flatten::default())
+        .add(ws_linear(&p / "1", 24, 7, Default::default()).unwrap())
+        .add(nn::layer_norm(&p / "2", vec![7], Default::default()))
+        .add(SlttLifNode::new(SlttLifConfig { v_threshold: 0.1, ..Default::default() }).unwrap())
+        .add(relu)
+        .add(nn::linear(&p / "3", 7, 3, Default::default()))
+}
+
+/// Gradients, what training returned, and the state afterwards.
+fn train(config: OtttTrainingConfig, paths: FastPaths) -> (Vec<Tensor>, SequenceOutput, Vec<Tensor>) {
+    let mut vs = VarStore::new(Device::Cpu);
+    let mut net = everything(&vs);
+    vs.double();
+    for (i, parameter) in net.parameters().into_iter().enumerate() {
+        let values = numbers(&parameter.tensor.size(), 3 + i) * 0.5 + 0.2;
+        tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&values));
+    }
+    let x = numbers(&[3, 7, 2, 8, 8], 100) + 1.0;
+    let target = numbers(&[3, 7, 3], 101);
+    let mut optimizer = nn::Sgd::default().build(&vs, 0.0).unwrap();
+    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
+    // A second sequence goes on where the first one ended.
+    let train = |net: &mut OtttSequential, optimizer: &mut nn::Optimizer| {
+        ottt_online_training(net, optimizer, &x, &target, mse, config).unwrap()
+    };
+    let out = with_fast_paths(paths, || {
+        train(&mut net, &mut optimizer);
+        train(&mut net, &mut optimizer)
+    });
+    let grads = net.parameters().iter().map(|p| p.tensor.grad()).collect();
+    let state = net.memories().into_iter().map(|memory| memory.as_ref().unwrap().copy()).collect();
+    (grads, out, state)
+}
+
+fn assert_close(got: &Tensor, expected: &Tensor, what: &str) {
+    assert_eq!(got.size(), expected.size(), "{what}");
+    let difference = (got - expected).abs().max().double_value(&[]);
+    let scale = expected.abs().max().double_value(&[]);
+    assert!(difference <= 1e-10 * scale, "{what}: {difference:e} of {scale:e}");
+}
+
+#[rstest]
+fn k_steps_in_one_pass_give_the_gradients_of_single_steps(
+    #[values(2, 3, 4, 6, 7, 50)] steps_per_pass: i64,
+    #[values(FastPaths::default(), FastPaths::NONE)] paths: FastPaths,
+) {
+    let update = Update::EndOfSequence;
+    let (grads, out, state) = train(update.into(), FastPaths::NONE);
+    let (k_grads, k_out, k_state) = train(OtttTrainingConfig { update, steps_per_pass }, paths);
+    assert_close(&k_out.outputs, &out.outputs, "outputs");
+    assert_close(&k_out.loss, &out.loss, "loss");
+    assert_eq!(grads.len(), k_grads.len());
+    for (i, (k, one)) in k_grads.iter().zip(&grads).enumerate() {
+        assert!(one.abs().max().double_value(&[]) > 0.0, "gradient {i} says nothing");
+        assert_close(k, one, &format!("gradient {i}"));
+    }
+    assert_eq!(state.len(), k_state.len());
+    for (i, (k, one)) in k_state.iter().zip(&state).enumerate() {
+        assert_close(k, one, &format!("state {i}"));
+    }
+}
+
+/// Counts how often weights are held and released.
+#[derive(Debug, Default)]
+struct Counting(i32, i32);
+
+impl Layer for Counting {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        assert_eq!(self.0, self.1 + 1, "forward while the weights are held");
+        Ok(x.shallow_clone())
+    }
+
+    fn hold_weights(&mut self) -> Result<()> {
+        self.0 += 1;
+        Ok(())
+    }
+
+    fn release_weights(&mut self) -> Result<()> {
+        self.1 += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn weights_are_held_through_a_sequence_and_released_when_the_loss_fails() {
+    let vs = VarStore::new(Device::Cpu);
+    let mut net = OtttSequential::new()
+        .add(OtttSequential::new().add(Counting::default()))
+        .add(ws_linear(vs.root(), 4, 2, Default::default()).unwrap());
+    let mut optimizer = nn::Sgd::default().build(&vs, 0.1).unwrap();
+    let x = Tensor::rand([3, 5, 4], (Kind::Float, Device::Cpu));
+    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
+    let weight = vs.variables()["weight"].copy();
+    for broken in [true, false] {
+        let loss = |y: &Tensor, t: &Tensor| if broken { panic!("broken") } else { mse(y, t) };
+        let target = Tensor::rand([3, 5, 2], (Kind::Float, Device::Cpu));
+        let out = ottt_online_training(&mut net, &mut optimizer, &x, &target, loss, Update::EndOfSequence);
+        assert_eq!(out.is_err(), broken);
+        assert_eq!(vs.variables()["weight"] == weight, broken);
+    }
+    // Released: forward sees weights that moved meanwhile.
+    let x = Tensor::rand([3, 4], (Kind::Float, Device::Cpu));
+    let mut layer = ws_linear(vs.root() / "other", 4, 2, Default::default()).unwrap();
+    Layer::hold_weights(&mut layer).unwrap();
+    let before = layer.forward(&x, true).unwrap();
+    before.sum(Kind::Float).backward();
+    let moved = &vs.variables()["other.weight"];
+    assert!(!moved.grad().defined());
+    Layer::release_weights(&mut layer).unwrap();
+    assert!(moved.grad().defined());
+    let _ = tch::no_grad(|| moved.shallow_clone().uniform_(-1.0, 1.0));
+    assert_ne!(layer.forward(&x, true).unwrap(), before);
+}
+
+#[derive(Debug)]
+struct Leaky(Memory);
+
+impl OnlineModule for Leaky {
+    fn step(&mut self, x: &Signal, _train: bool) -> Result<Signal> {
+        let y = x.value() + self.0.as_ref().map_or(Tensor::from(0.0), |memory| memory * 0.5);
+        self.0 = Some(y.detach());
+        Ok(y.into())
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        vec![&mut self.0]
+    }
+}
+
+/// Says that it is samplewise, and keeps a state.
+#[derive(Debug)]
+struct Liar(Memory);
+
+impl Layer for Liar {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        Ok(x.shallow_clone())
+    }
+
+    fn is_samplewise(&self) -> bool {
+        true
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        vec![&mut self.0]
+    }
+}
+
+#[rstest]
+#[case::batch_norm(|p: &nn::Path| OtttSequential::new().add(nn::batch_norm1d(p / "b", 4, Default::default())), "BatchNorm(4)")]
+#[case::closure(|_: &nn::Path| OtttSequential::new().add(nn::func(|x| x - x.mean(Kind::Float))), "Func")]
+#[case::stateful(|_: &nn::Path| OtttSequential::new().add(Leaky(None)), "Leaky")]
+#[case::stateful_layer(|_: &nn::Path| OtttSequential::new().add(Liar(None)), "Liar")]
+#[case::nested(|_: &nn::Path| OtttSequential::new().add(OtttSequential::new().add(Leaky(None))), "Leaky")]
+#[case::flatten(|_: &nn::Path| OtttSequential::new().add(Flatten { start_dim: 0, end_dim: 0 }), "Flatten")]
+fn a_module_that_cannot_take_several_steps_is_named(
+    #[case] build: fn(&nn::Path) -> OtttSequential,
+    #[case] name: &str,
+) {
+    let vs = VarStore::new(Device::Cpu);
+    let mut net = build(&vs.root()).add(nn::linear(vs.root() / "l", 4, 2, Default::default()));
+    let mut optimizer = nn::Sgd::default().build(&vs, 0.1).unwrap();
+    let x = Tensor::rand([3, 5, 4], (Kind::Float, Device::Cpu));
+    let target = Tensor::rand([3, 5, 2], (Kind::Float, Device::Cpu));
+    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
+    let config = OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass: 2 };
+    let error = ottt_online_training(&mut net, &mut optimizer, &x, &target, mse, config).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(name) && text.contains("set steps_per_pass to 1"), "{text}");
+    ottt_online_training(&mut net, &mut optimizer, &x, &target, mse, Update::EndOfSequence).unwrap();
+}
+
+#[rstest]
+#[case(Update::EveryStep, 2, "steps_per_pass is 2, expected 1 with Update::EveryStep")]
+#[case(Update::EveryStep, 0, "steps_per_pass is 0, expected 1")]
+#[case(Update::EndOfSequence, 0, "steps_per_pass is 0, expected at least 1")]
+#[case(Update::EndOfSequence, -3, "steps_per_pass is -3, expected at least 1")]
+fn steps_per_pass_out_of_range_is_an_error(
+    #[case] update: Update,
+    #[case] steps_per_pass: i64,
+    #[case] message: &str,
+) {
+    let vs = VarStore::new(Device::Cpu);
+    let mut net = OtttSequential::new().add(nn::linear(vs.root(), 4, 2, Default::default()));
+    let mut optimizer = nn::Sgd::default().build(&vs, 0.1).unwrap();
+    let x = Tensor::rand([3, 5, 4], (Kind::Float, Device::Cpu));
+    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
+    let config = OtttTrainingConfig { update, steps_per_pass };
+    let error = ottt_online_training(&mut net, &mut optimizer, &x, &x, mse, config).unwrap_err();
+    assert!(error.to_string().starts_with(message), "{error}");
+}
+
+#[test]
+fn a_neuron_refuses_a_batch_that_steps_do_not_divide() {
+    let mut node = OtttLifNode::new(Default::default()).unwrap();
+    let x = Tensor::rand([7, 2], (Kind::Float, Device::Cpu));
+    let error = node.steps(&x.into(), 2, true).unwrap_err().to_string();
+    assert!(error.contains("expected [2 * N, ...]"), "{error}");
+}
