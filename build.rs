@@ -20,7 +20,7 @@ fn main() {
         .std("c++17")
         .opt_level(2)
         .debug(false)
-        .files(["src/ffi/seam.cpp", "src/ffi/one_pass.cpp", "src/ffi/sweep.cpp"])
+        .files(["seam", "one_pass", "sweep", "optimizer"].map(|name| format!("src/ffi/{name}.cpp")))
         .define("_GLIBCXX_USE_CXX11_ABI", &*cxx11_abi)
         // System headers: libtorch's warnings are not ours, ours are errors.
         .flag("-isystem")

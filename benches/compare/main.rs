@@ -7,9 +7,11 @@ use std::io::{stdin, BufRead};
 use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
-use spiketrace::train::{ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Update};
+use spiketrace::train::{
+    ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
+};
 use spiketrace::OnlineModule;
-use tch::nn::{OptimizerConfig, Sgd, VarStore};
+use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 #[path = "networks.rs"]
@@ -40,7 +42,8 @@ fn main() -> Result<()> {
     let x_seq = repeat_over_time(&stored["x"], TIME_STEPS)?;
     let label_seq = repeat_over_time(&stored["label"], TIME_STEPS)?;
     let loss_fn = OtttLoss::new(0.05, TIME_STEPS)?;
-    let mut optimizer = Sgd { momentum: 0.9, ..Default::default() }.build(&vs, 1e-3)?;
+    let config_of_sgd = SgdConfig { lr: 1e-3, momentum: 0.9, ..Default::default() };
+    let mut optimizer = Sgd::new(&vs.trainable_variables(), config_of_sgd)?;
 
     let loaded = resident_mb("VmRSS");
     std::fs::write("/proc/self/clear_refs", "5").ok(); // the peak counts from here

@@ -13,9 +13,12 @@ use tch::Tensor;
 
 use crate::error::{catch_panic, Error, Result};
 
+mod optimizer;
 mod raw;
 mod sweep;
 
+pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
+pub(crate) use raw::{AdamOptions, SgdOptions};
 pub(crate) use sweep::{is_dense, sweep, vectorized, Element};
 
 /// The Rust value behind one application of a differentiable function.

@@ -25,8 +25,32 @@ pub(super) struct Callbacks {
     pub(super) drop: unsafe extern "C" fn(*mut c_void),
 }
 
-// seam.cpp asserts the same.
+/// What libtorch's fused SGD is told.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SgdOptions {
+    pub(crate) lr: f64,
+    pub(crate) momentum: f64,
+    pub(crate) dampening: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) nesterov: bool,
+}
+
+/// What libtorch's fused Adam is told; `decoupled` makes it AdamW.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdamOptions {
+    pub(crate) lr: f64,
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    pub(crate) eps: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) decoupled: bool,
+}
+
+// seam.cpp and optimizer.cpp assert the same.
 const _: () = assert!(size_of::<Callbacks>() == 3 * size_of::<usize>());
+const _: () = assert!(size_of::<SgdOptions>() == 40 && size_of::<AdamOptions>() == 48);
 
 extern "C" {
     pub(super) fn spiketrace_list_new() -> *mut List;
@@ -68,6 +92,23 @@ extern "C" {
         body: SweepBody,
         call: *const c_void,
     ) -> *mut c_char;
+
+    pub(super) fn spiketrace_fused_sgd(
+        params: *const List,
+        grads: *const List,
+        buffers: *const List,
+        options: *const SgdOptions,
+        first: bool,
+    ) -> *mut c_char;
+    pub(super) fn spiketrace_fused_adam(
+        params: *const List,
+        grads: *const List,
+        exp_avgs: *const List,
+        exp_avg_sqs: *const List,
+        steps: *const List,
+        options: *const AdamOptions,
+    ) -> *mut c_char;
+    pub(super) fn spiketrace_forget_grad(tensor: *const C_tensor);
 
     pub(super) fn spiketrace_text_free(text: *mut c_char);
 }

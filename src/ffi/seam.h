@@ -51,6 +51,25 @@ typedef void (*SpiketraceSweepBody)(const void* call, int64_t begin, int64_t n);
 // Calls `body` on pieces of a dense tensor that it writes, from libtorch's threads where it pays.
 char* spiketrace_sweep(const at::Tensor* output, int64_t grain, SpiketraceSweepBody body, const void* call);
 
+typedef struct SpiketraceSgd {
+  double lr, momentum, dampening, weight_decay;
+  bool nesterov;
+} SpiketraceSgd;
+
+typedef struct SpiketraceAdam {
+  double lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;
+} SpiketraceAdam;
+
+// Steps of libtorch's fused optimizers: lists of one length, device and dtype each.
+char* spiketrace_fused_sgd(const SpiketraceList* params, const SpiketraceList* grads,
+                           const SpiketraceList* buffers, const SpiketraceSgd* options, bool first);
+char* spiketrace_fused_adam(const SpiketraceList* params, const SpiketraceList* grads,
+                            const SpiketraceList* exp_avgs, const SpiketraceList* exp_avg_sqs,
+                            const SpiketraceList* steps, const SpiketraceAdam* options);
+// Makes the gradient undefined, which costs nothing, where zeroing writes it all.
+void spiketrace_forget_grad(const at::Tensor* tensor);
+
 void spiketrace_text_free(char* text);
 
 }  // extern "C"

@@ -1,6 +1,7 @@
 //! Online training: the loops, what they optimize with, and how well it went.
 
 mod accuracy;
+mod adam;
 mod evaluate;
 mod fptt;
 mod labels;
@@ -8,11 +9,14 @@ mod loss;
 mod optimizer;
 mod ottt;
 mod sequence;
+mod sgd;
 
 pub use accuracy::{accuracy, top_k_accuracy};
+pub use adam::{Adam, AdamConfig, AdamState};
 pub use evaluate::evaluate;
 pub use fptt::{fptt_online_training, fptt_online_training_init_w_ra};
 pub use loss::OtttLoss;
 pub use optimizer::Optimizer;
 pub use ottt::{ottt_online_training, OtttTrainingConfig, SequenceOutput, Update};
 pub use sequence::repeat_over_time;
+pub use sgd::{Sgd, SgdConfig};

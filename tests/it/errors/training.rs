@@ -1,6 +1,6 @@
 use spiketrace::train::{
     accuracy, evaluate, fptt_online_training, fptt_online_training_init_w_ra, ottt_online_training,
-    repeat_over_time, top_k_accuracy, OtttLoss, Update,
+    repeat_over_time, top_k_accuracy, Adam, AdamConfig, AdamState, OtttLoss, Sgd, SgdConfig, Update,
 };
 use spiketrace::{OnlineModule, OtttLifNode, OtttSequential, Result};
 use tch::nn::{self, OptimizerConfig, VarStore};
@@ -154,6 +154,52 @@ fn another_batch_size_without_a_reset() {
     assert!(error.contains("layer 1: OtttLifNode") && error.contains("call reset()"), "{error}");
     net.reset();
     train(&mut net, 3).unwrap();
+}
+
+#[test]
+fn optimizers() {
+    let p = ones(&[2]).set_requires_grad(true);
+    let sgd = |config| Sgd::new([&p], config).map(drop);
+    let adam = |config| Adam::new([&p], config).map(drop);
+    let (s, a) = (SgdConfig::default(), AdamConfig::default());
+    check(&[
+        ("no parameter", &|| Sgd::new([], s).map(drop), &["Sgd's parameters is none, expected at least one"]),
+        (
+            "a result for a parameter",
+            &|| Adam::new([&p, &(&p * 2.0)], a).map(drop),
+            &["Adam's parameter 1 is the result of an operation, expected a weight itself"],
+        ),
+        ("an undefined parameter", &|| Sgd::new([&Tensor::new()], s).map(drop), &["Sgd's parameter 0 is"]),
+        ("lr NaN", &|| sgd(SgdConfig { lr: f64::NAN, ..s }), &["Sgd's lr is NaN, expected a finite number"]),
+        ("momentum below 0", &|| sgd(SgdConfig { momentum: -0.1, ..s }), &["Sgd's momentum is -0.1"]),
+        (
+            "nesterov without momentum",
+            &|| sgd(SgdConfig { nesterov: true, ..s }),
+            &["Sgd's momentum is 0, with dampening 0, expected above 0"],
+        ),
+        ("beta 1", &|| adam(AdamConfig { betas: (0.9, 1.0), ..a }), &["Adam's beta is 1, expected from 0"]),
+        ("eps below 0", &|| adam(AdamConfig { eps: -1.0, ..a }), &["Adam's eps is -1, expected"]),
+        (
+            "too few buffers",
+            &|| Sgd::new([&p], s)?.set_momentum_buffers(&[]),
+            &["the count of momentum buffers is 0, expected 1"],
+        ),
+        (
+            "a buffer of another shape",
+            &|| Sgd::new([&p], s)?.set_momentum_buffers(&[Some(ones(&[3]))]),
+            &["momentum buffer 0 has shape [3], expected [2]"],
+        ),
+        ("too few states", &|| Adam::new([&p], a)?.set_states(&[]), &["the count of Adam's states is 0"]),
+        (
+            "a step in another kind",
+            &|| {
+                let step = tch::Tensor::from(1i64);
+                let state = AdamState { step, exp_avg: ones(&[2]), exp_avg_sq: ones(&[2]) };
+                Adam::new([&p], a)?.set_states(&[state])
+            },
+            &["step of state 0 holds Int64, expected Float"],
+        ),
+    ]);
 }
 
 #[test]

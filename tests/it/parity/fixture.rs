@@ -85,6 +85,10 @@ impl Case {
         self.option(name).unwrap_or_else(|| panic!("{}: {name} is no number", self.name))
     }
 
+    pub fn numbers(&self, name: &str) -> Vec<f64> {
+        self.settings[name].as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    }
+
     pub fn flag(&self, name: &str) -> bool {
         self.settings[name].as_bool().unwrap()
     }

@@ -11,7 +11,7 @@ mod training;
 use fixture::{manifest, read, Case};
 use rstest::rstest;
 
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
     "replace_for_grad",
     "grad_with_trace",
     "spike_trace_op",
@@ -21,6 +21,7 @@ const GROUPS: [&str; 9] = [
     "dropout",
     "ottt_online_training",
     "fptt",
+    "optimizer",
 ];
 
 #[rstest]
@@ -33,6 +34,7 @@ const GROUPS: [&str; 9] = [
 #[case::dropout(GROUPS[6], layers::dropout)]
 #[case::ottt_online_training(GROUPS[7], training::ottt_online_training)]
 #[case::fptt(GROUPS[8], training::fptt)]
+#[case::optimizer(GROUPS[9], training::optimizer)]
 fn agrees_with_spikingjelly(
     #[case] group: &str,
     #[case] replay: fn(&mut Case),

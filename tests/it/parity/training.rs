@@ -1,8 +1,8 @@
 //! Whole training loops: losses, outputs, gradients, and the weights afterwards.
 
 use spiketrace::train::{
-    fptt_online_training, fptt_online_training_init_w_ra, ottt_online_training as train, Optimizer, OtttLoss,
-    Update,
+    fptt_online_training, fptt_online_training_init_w_ra, ottt_online_training as train, Adam, AdamConfig,
+    Optimizer, OtttLoss, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
     ws_conv2d, AdaptiveAvgPool2d, AvgPool2d, Flatten, OnlineModule, OtttLifConfig, OtttLifNode,
@@ -100,5 +100,64 @@ pub fn fptt(case: &mut Case) {
         let average = &w_ra[place];
         case.value(&format!("after.{}", p.name), &p.tensor.detach());
         case.value(&format!("w_ra.{}", p.name), average);
+    }
+}
+
+/// 100 steps; half of them after the state went through its accessors into a new optimizer.
+pub fn optimizer(case: &mut Case) {
+    let parameters: Vec<Tensor> =
+        ["w", "b"].iter().map(|name| case.get(&format!("param.{name}")).set_requires_grad(true)).collect();
+    let grads: Vec<Tensor> = ["w", "b"].iter().map(|name| case.get(&format!("grads.{name}"))).collect();
+    let steps = |optimizer: &mut dyn Optimizer, range: std::ops::Range<i64>| {
+        for t in range {
+            optimizer.zero_grad().unwrap();
+            for (parameter, grads) in parameters.iter().zip(&grads) {
+                // The gradient of a sum of products is the other factor.
+                (parameter * grads.get(t)).sum(parameter.kind()).backward();
+            }
+            optimizer.step().unwrap();
+        }
+    };
+    let (lr, weight_decay) = (case.number("lr"), case.number("weight_decay"));
+    if case.name.starts_with("sgd") {
+        let (momentum, dampening) = (case.number("momentum"), case.number("dampening"));
+        let config = SgdConfig { lr, momentum, dampening, weight_decay, nesterov: case.flag("nesterov") };
+        let mut first = Sgd::new(&parameters, config).unwrap();
+        steps(&mut first, 0..50);
+        let mut second = Sgd::new(&parameters, config).unwrap();
+        second.set_momentum_buffers(first.momentum_buffers()).unwrap();
+        steps(&mut second, 50..100);
+        for (name, buffer) in ["w", "b"].iter().zip(second.momentum_buffers()) {
+            assert_eq!(buffer.is_some(), momentum > 0.0);
+            if let Some(buffer) = buffer {
+                case.value(&format!("momentum_buffer.{name}"), buffer);
+            }
+        }
+    } else {
+        let betas = case.numbers("betas");
+        let decoupled_weight_decay = case.name.starts_with("adamw");
+        let config = AdamConfig {
+            lr,
+            betas: (betas[0], betas[1]),
+            eps: case.number("eps"),
+            weight_decay,
+            decoupled_weight_decay,
+        };
+        if case.name == "adamw" {
+            assert_eq!(config, AdamConfig { lr, ..AdamConfig::adamw() });
+        }
+        let mut first = Adam::new(&parameters, config).unwrap();
+        steps(&mut first, 0..50);
+        let mut second = Adam::new(&parameters, config).unwrap();
+        second.set_states(first.states()).unwrap();
+        steps(&mut second, 50..100);
+        for (name, state) in ["w", "b"].iter().zip(second.states()) {
+            assert_eq!(state.step.double_value(&[]), 100.0);
+            case.value(&format!("exp_avg.{name}"), &state.exp_avg);
+            case.value(&format!("exp_avg_sq.{name}"), &state.exp_avg_sq);
+        }
+    }
+    for (name, parameter) in ["w", "b"].iter().zip(&parameters) {
+        case.value(&format!("after.{name}"), &parameter.detach());
     }
 }

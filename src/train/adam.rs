@@ -1,0 +1,170 @@
+//! Adam and AdamW in one kernel over all parameters.
+
+use tch::{Kind, Tensor};
+
+use super::optimizer::{expect_parameters, forget_grads, groups, Optimizer};
+use crate::error::{expect_like, Error, Result};
+use crate::ffi::{fused_adam, AdamOptions};
+
+/// Options of [`Adam`], with PyTorch's names and defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamConfig {
+    /// Learning rate; 1e-3.
+    pub lr: f64,
+    /// Decay of the averages of gradient and squared gradient; 0.9 and 0.999.
+    pub betas: (f64, f64),
+    /// Added to the root of the squared average; 1e-8.
+    pub eps: f64,
+    /// Pull of the parameters towards 0; 0.
+    pub weight_decay: f64,
+    /// Whether that pull acts on the parameters themselves, which is AdamW, instead of on the gradient; false.
+    pub decoupled_weight_decay: bool,
+}
+
+impl Default for AdamConfig {
+    fn default() -> Self {
+        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, decoupled_weight_decay: false }
+    }
+}
+
+impl AdamConfig {
+    /// AdamW, with PyTorch's default weight decay of 1e-2.
+    pub fn adamw() -> Self {
+        Self { weight_decay: 1e-2, decoupled_weight_decay: true, ..Self::default() }
+    }
+}
+
+/// What Adam keeps of a parameter, under PyTorch's names.
+#[derive(Debug)]
+pub struct AdamState {
+    /// Steps taken: one number.
+    pub step: Tensor,
+    /// Running average of the gradient.
+    pub exp_avg: Tensor,
+    /// Running average of its square.
+    pub exp_avg_sq: Tensor,
+}
+
+/// Adam or AdamW through libtorch's fused kernel.
+///
+/// ```text
+/// m = beta1 m + (1 - beta1) g        v = beta2 v + (1 - beta2) g^2
+/// p = p - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+/// ```
+///
+/// # Source
+/// Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch's
+/// `torch.optim.Adam(..., fused=True)`.
+///
+/// ```
+/// use spiketrace::train::{Adam, AdamConfig, Optimizer};
+/// use tch::{Kind, Tensor};
+/// let p = Tensor::from_slice(&[1.0f32, -2.0]).set_requires_grad(true);
+/// let mut adam = Adam::new([&p], AdamConfig { lr: 0.25, ..Default::default() })?;
+/// (&p * &p).sum(Kind::Float).f_backward()?;
+/// adam.step()?;
+/// assert!(p.allclose(&Tensor::from_slice(&[0.75f32, -1.75]), 1e-6, 0.0, false));
+/// # Ok::<(), spiketrace::Error>(())
+/// ```
+#[doc(alias = "AdamW")]
+#[derive(Debug)]
+pub struct Adam {
+    parameters: Vec<Tensor>,
+    config: AdamConfig,
+    states: Vec<AdamState>,
+}
+
+impl Adam {
+    /// An optimizer of `parameters`, for instance `&vs.trainable_variables()`.
+    ///
+    /// # Errors
+    /// When there is no parameter, one is not a leaf, or an option is out of range.
+    pub fn new<'a>(parameters: impl IntoIterator<Item = &'a Tensor>, config: AdamConfig) -> Result<Self> {
+        for (name, value) in [("lr", config.lr), ("eps", config.eps), ("weight_decay", config.weight_decay)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::argument(&format!("Adam's {name}"), "a finite number from 0 on", value));
+            }
+        }
+        for beta in [config.betas.0, config.betas.1] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(Error::argument("Adam's beta", "from 0 to below 1", beta));
+            }
+        }
+        let parameters = expect_parameters("Adam", parameters)?;
+        let state = |p: &Tensor| {
+            let zeros = || p.detach().f_zeros_like();
+            let step = Tensor::f_zeros([], (Kind::Float, p.device()))?;
+            Ok(AdamState { step, exp_avg: zeros()?, exp_avg_sq: zeros()? })
+        };
+        let states = parameters.iter().map(state).collect::<Result<_>>()?;
+        Ok(Self { parameters, config, states })
+    }
+
+    /// The options.
+    pub fn config(&self) -> AdamConfig {
+        self.config
+    }
+
+    /// Sets the learning rate.
+    pub fn set_lr(&mut self, lr: f64) {
+        self.config.lr = lr;
+    }
+
+    /// What is kept of each parameter.
+    pub fn states(&self) -> &[AdamState] {
+        &self.states
+    }
+
+    /// Sets what is kept of each parameter, which is copied.
+    ///
+    /// # Errors
+    /// When the count is not that of the parameters, or a tensor does not fit its parameter.
+    pub fn set_states(&mut self, states: &[AdamState]) -> Result<()> {
+        if states.len() != self.parameters.len() {
+            let expected = format!("{}, one for each parameter", self.parameters.len());
+            return Err(Error::argument("the count of Adam's states", &expected, states.len()));
+        }
+        for (i, (new, own)) in states.iter().zip(&self.states).enumerate() {
+            for (name, new, own) in [
+                ("step", &new.step, &own.step),
+                ("exp_avg", &new.exp_avg, &own.exp_avg),
+                ("exp_avg_sq", &new.exp_avg_sq, &own.exp_avg_sq),
+            ] {
+                expect_like(&format!("{name} of state {i}"), new, "what it replaces", own)?;
+            }
+        }
+        let copy = |tensor: &Tensor| tensor.detach().copy();
+        let copies = states.iter().map(|state| AdamState {
+            step: copy(&state.step),
+            exp_avg: copy(&state.exp_avg),
+            exp_avg_sq: copy(&state.exp_avg_sq),
+        });
+        self.states = copies.collect();
+        Ok(())
+    }
+}
+
+impl Optimizer for Adam {
+    fn parameters(&self) -> Vec<Tensor> {
+        self.parameters.iter().map(Tensor::shallow_clone).collect()
+    }
+
+    fn zero_grad(&mut self) -> Result<()> {
+        forget_grads(&self.parameters);
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let AdamConfig { lr, betas, eps, weight_decay, decoupled_weight_decay: decoupled } = self.config;
+        let options = AdamOptions { lr, beta1: betas.0, beta2: betas.1, eps, weight_decay, decoupled };
+        for (_, group) in groups(&self.parameters, |_| false)? {
+            let of = |tensor: fn(&AdamState) -> &Tensor| -> Vec<Tensor> {
+                group.members.iter().map(|&i| tensor(&self.states[i]).shallow_clone()).collect()
+            };
+            let (exp_avgs, exp_avg_sqs, steps) =
+                (of(|state| &state.exp_avg), of(|state| &state.exp_avg_sq), of(|state| &state.step));
+            fused_adam(&group.parameters, &group.grads, &exp_avgs, &exp_avg_sqs, &steps, options)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! Stochastic gradient descent in one kernel over all parameters.
+
+use tch::Tensor;
+
+use super::optimizer::{expect_parameters, forget_grads, groups, Optimizer};
+use crate::error::{expect_like, Error, Result};
+use crate::ffi::{fused_sgd, SgdOptions};
+
+/// Options of [`Sgd`], with PyTorch's names and defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdConfig {
+    /// Learning rate; 1e-3.
+    pub lr: f64,
+    /// Share of the last move that is kept; 0.
+    pub momentum: f64,
+    /// Share of the gradient that does not enter the momentum; 0.
+    pub dampening: f64,
+    /// Pull of the parameters towards 0, as part of the gradient; 0.
+    pub weight_decay: f64,
+    /// Whether the momentum looks one move ahead; false.
+    pub nesterov: bool,
+}
+
+impl Default for SgdConfig {
+    fn default() -> Self {
+        Self { lr: 1e-3, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false }
+    }
+}
+
+/// SGD through libtorch's fused kernel: one pass over gradient, momentum and parameter.
+///
+/// ```text
+/// g = grad + weight_decay p
+/// b = momentum b + (1 - dampening) g            (b = g at the first step)
+/// p = p - lr (nesterov: g + momentum b, else b)
+/// ```
+///
+/// With [`Update::EveryStep`](super::Update::EveryStep) an optimizer runs at each time step: what it costs is
+/// part of the step.
+///
+/// # Source
+/// PyTorch's `torch.optim.SGD(..., fused=True)`, whose parameters after any number of steps are the same.
+///
+/// ```
+/// use spiketrace::train::{Optimizer, Sgd, SgdConfig};
+/// use tch::{Kind, Tensor};
+/// let p = Tensor::from_slice(&[1.0f32, -2.0]).set_requires_grad(true);
+/// let mut sgd = Sgd::new([&p], SgdConfig { lr: 0.5, ..Default::default() })?;
+/// (&p * &p).sum(Kind::Float).f_backward()?;
+/// sgd.step()?;
+/// assert_eq!(p, Tensor::from_slice(&[0.0f32, 0.0]));
+/// # Ok::<(), spiketrace::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sgd {
+    parameters: Vec<Tensor>,
+    config: SgdConfig,
+    buffers: Vec<Option<Tensor>>,
+}
+
+impl Sgd {
+    /// An optimizer of `parameters`, for instance `&vs.trainable_variables()`.
+    ///
+    /// # Errors
+    /// When there is no parameter, one is not a leaf, or an option is out of range.
+    pub fn new<'a>(parameters: impl IntoIterator<Item = &'a Tensor>, config: SgdConfig) -> Result<Self> {
+        let SgdConfig { lr, momentum, dampening, weight_decay, nesterov } = config;
+        let from_0 =
+            [("lr", lr), ("momentum", momentum), ("dampening", dampening), ("weight_decay", weight_decay)];
+        for (name, value) in from_0 {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::argument(&format!("Sgd's {name}"), "a finite number from 0 on", value));
+            }
+        }
+        if nesterov && (momentum == 0.0 || dampening != 0.0) {
+            let got = format!("{momentum}, with dampening {dampening}");
+            return Err(Error::argument("Sgd's momentum", "above 0 without dampening for nesterov", got));
+        }
+        let parameters = expect_parameters("Sgd", parameters)?;
+        let buffers = parameters.iter().map(|_| None).collect();
+        Ok(Self { parameters, config, buffers })
+    }
+
+    /// The options.
+    pub fn config(&self) -> SgdConfig {
+        self.config
+    }
+
+    /// Sets the learning rate.
+    pub fn set_lr(&mut self, lr: f64) {
+        self.config.lr = lr;
+    }
+
+    /// The momentum b of each parameter; `None` before its first step, and without momentum.
+    pub fn momentum_buffers(&self) -> &[Option<Tensor>] {
+        &self.buffers
+    }
+
+    /// Sets the momentum of all parameters, which is copied.
+    ///
+    /// # Errors
+    /// When the count is not that of the parameters, or a buffer is not like its parameter.
+    pub fn set_momentum_buffers(&mut self, buffers: &[Option<Tensor>]) -> Result<()> {
+        if buffers.len() != self.parameters.len() {
+            let expected = format!("{}, one for each parameter", self.parameters.len());
+            return Err(Error::argument("the count of momentum buffers", &expected, buffers.len()));
+        }
+        for (i, (buffer, parameter)) in buffers.iter().zip(&self.parameters).enumerate() {
+            if let Some(buffer) = buffer {
+                expect_like(&format!("momentum buffer {i}"), buffer, "its parameter", parameter)?;
+            }
+        }
+        self.buffers = buffers.iter().map(|buffer| buffer.as_ref().map(|b| b.detach().copy())).collect();
+        Ok(())
+    }
+}
+
+impl Optimizer for Sgd {
+    fn parameters(&self) -> Vec<Tensor> {
+        self.parameters.iter().map(Tensor::shallow_clone).collect()
+    }
+
+    fn zero_grad(&mut self) -> Result<()> {
+        forget_grads(&self.parameters);
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let SgdConfig { lr, momentum, dampening, weight_decay, nesterov } = self.config;
+        let options = SgdOptions { lr, momentum, dampening, weight_decay, nesterov };
+        for (first, group) in groups(&self.parameters, |i| self.buffers[i].is_none())? {
+            let mut buffers = Vec::new();
+            if momentum != 0.0 {
+                for (i, grad) in group.members.iter().zip(&group.grads) {
+                    let buffer = match self.buffers[*i].take() {
+                        Some(buffer) => buffer,
+                        None => grad.f_empty_like()?,
+                    };
+                    buffers.push(buffer.shallow_clone());
+                    self.buffers[*i] = Some(buffer);
+                }
+            }
+            fused_sgd(&group.parameters, &group.grads, &buffers, options, first)?;
+        }
+        Ok(())
+    }
+}
