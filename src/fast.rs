@@ -13,17 +13,33 @@ pub struct FastPaths {
     pub fused_neuron: bool,
     /// Weights are standardized once a sequence behind which they move, not once a step.
     pub held_weights: bool,
+    /// Weights on the CPU are standardized in one sweep over memory, and backward likewise.
+    pub fused_standardization: bool,
+    /// Containers lay images out with their channels last for convolutions on the CPU.
+    pub channels_last: bool,
 }
 
 impl Default for FastPaths {
     fn default() -> Self {
-        Self { one_pass: true, fused_neuron: true, held_weights: true }
+        Self {
+            one_pass: true,
+            fused_neuron: true,
+            held_weights: true,
+            fused_standardization: true,
+            channels_last: true,
+        }
     }
 }
 
 impl FastPaths {
     /// No fast path at all.
-    pub const NONE: Self = Self { one_pass: false, fused_neuron: false, held_weights: false };
+    pub const NONE: Self = Self {
+        one_pass: false,
+        fused_neuron: false,
+        held_weights: false,
+        fused_standardization: false,
+        channels_last: false,
+    };
 }
 
 thread_local! {

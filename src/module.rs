@@ -29,6 +29,19 @@ impl Parameter {
 /// What a module carries from one time step to the next; `None` until the first input makes it.
 pub type Memory = Option<Tensor>;
 
+/// How a module wants the images of a batch `[N, C, H, W]` to lie in memory.
+///
+/// A container arranges the signal in front of each module as it asks; shapes and values are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Row after row, channel after channel: what `view()` needs. The default of a module of your own.
+    Contiguous,
+    /// As it comes.
+    Any,
+    /// All channels of a pixel together, which 2-dimensional convolutions on the CPU are fastest on.
+    ChannelsLast,
+}
+
 /// A map from tensor to tensor: a weighted layer, a pooling, a dropout.
 ///
 /// Every layer is an [`OnlineModule`] too: on a spike with its trace, one that has parameters acts as
@@ -78,6 +91,11 @@ pub trait Layer: Debug + Send {
     /// Batch statistics are not. The default is what [`is_affine`](Layer::is_affine) says.
     fn is_samplewise(&self) -> bool {
         self.is_affine()
+    }
+
+    /// How the input is to lie in memory.
+    fn layout(&self) -> Layout {
+        Layout::Contiguous
     }
 
     /// Whether forward is one linear or convolution operation of libtorch on the input itself.
@@ -151,6 +169,11 @@ pub trait OnlineModule: Debug + Send {
     /// A short name for tables and errors.
     fn name(&self) -> String {
         short_type_name::<Self>()
+    }
+
+    /// How the input is to lie in memory.
+    fn layout(&self) -> Layout {
+        Layout::Contiguous
     }
 
     /// What a spike with its trace meets around the module, for tables; empty for none.

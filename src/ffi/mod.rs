@@ -19,7 +19,7 @@ mod sweep;
 
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use raw::{AdamOptions, SgdOptions};
-pub(crate) use sweep::{is_dense, sweep, vectorized, Element};
+pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, Element};
 
 /// The Rust value behind one application of a differentiable function.
 ///
@@ -49,6 +49,12 @@ pub(crate) fn learn_from(y: &Tensor, x: &Tensor, x_r: &Tensor) -> Result<bool> {
     // SAFETY: three tensors and a bool that live through the call.
     check(unsafe { raw::spiketrace_learn_from(y.as_ptr(), x.as_ptr(), x_r.as_ptr(), &mut done) })?;
     Ok(done)
+}
+
+/// Runs backward from `y`, whose gradient is `grad`.
+pub(crate) fn backward_from(y: &Tensor, grad: &Tensor) -> Result<()> {
+    // SAFETY: two tensors that live through the call.
+    check(unsafe { raw::spiketrace_backward(y.as_ptr(), grad.as_ptr()) })
 }
 
 /// Whether operations are recorded on this thread.

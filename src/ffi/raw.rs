@@ -79,6 +79,8 @@ extern "C" {
         needed: *mut bool,
     ) -> *mut c_char;
 
+    pub(super) fn spiketrace_backward(y: *const C_tensor, grad: *const C_tensor) -> *mut c_char;
+
     pub(super) fn spiketrace_learn_from(
         y: *const C_tensor,
         x: *const C_tensor,

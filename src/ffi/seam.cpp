@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace ag = torch::autograd;
@@ -149,6 +150,10 @@ char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bo
     for (size_t i = 0; i < input; ++i) edge += ctx->defined->at(i);
     *needed = ctx->defined->at(input) && ctx->autograd->needs_input_grad(edge);
   });
+}
+
+char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad) {
+  return guarded([&] { ag::backward({*y}, {*grad}); });
 }
 
 void spiketrace_text_free(char* text) { std::free(text); }

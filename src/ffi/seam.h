@@ -41,6 +41,9 @@ char* spiketrace_saved_tensors(const SpiketraceContext* ctx, SpiketraceList* out
 char* spiketrace_mark_non_differentiable(SpiketraceContext* ctx, const SpiketraceList* outputs);
 char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bool* needed);
 
+// Backward from y, whose gradient is `grad`.
+char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad);
+
 // Makes the linear or convolution operation that `y` comes from see x_r where it kept its input x for
 // its weight's gradient. `done` tells whether such an operation on x was found.
 char* spiketrace_learn_from(const at::Tensor* y, const at::Tensor* x, const at::Tensor* x_r, bool* done);

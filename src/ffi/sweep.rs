@@ -107,9 +107,65 @@ pub(crate) fn sweep<T: Element, const O: usize, const I: usize>(
         return Err(Error::Torch("a sweep's first output has no elements".to_owned()));
     };
     let row = first.numel();
-    for tensor in outputs.iter().chain(&inputs).copied().flatten() {
-        let fits = tensor.numel() % row == 0 && tensor.f_kind()? == T::KIND && tensor.device() == Device::Cpu;
-        if !fits || !is_dense(tensor) {
+    expect_apart::<T>(&outputs, &inputs, row)?;
+    let outputs = outputs.map(|tensor| Whole::<T>::of(tensor, row));
+    let inputs = inputs.map(|tensor| Whole::<T>::of(tensor, row));
+    in_pieces(first, GRAIN, &|begin, n| {
+        for at in (begin..begin + n).step_by(PIECE) {
+            // Pieces do not overlap, and stay within the rows.
+            let len = PIECE.min(begin + n - at);
+            let outputs = outputs.each_ref().map(|whole| {
+                let start = whole.start.wrapping_add(at);
+                RowsMut { start, count: whole.rows, stride: row, len, _tensor: PhantomData }
+            });
+            let inputs = inputs.each_ref().map(|whole| {
+                let start = whole.start.wrapping_add(at).cast_const();
+                Rows { start, count: whole.rows, stride: row, len, _tensor: PhantomData }
+            });
+            body(outputs, inputs);
+        }
+    })
+}
+
+/// Calls `body` with each row of the tensors, which are as many rows as the first output has elements.
+///
+/// # Errors
+/// As [`sweep`].
+pub(crate) fn sweep_rows<T: Element, const O: usize, const I: usize>(
+    outputs: [&Tensor; O],
+    inputs: [&Tensor; I],
+    body: impl Fn([&mut [T]; O], [&[T]; I]) + Sync,
+) -> Result<()> {
+    let count = outputs[0].numel();
+    expect_apart::<T>(&outputs.map(Some), &inputs.map(Some), count)?;
+    let lens = (outputs.map(|t| t.numel() / count), inputs.map(|t| t.numel() / count));
+    let starts =
+        (outputs.map(|t| Whole::<T>::of(Some(t), count)), inputs.map(|t| Whole::<T>::of(Some(t), count)));
+    let longest = lens.0.iter().chain(&lens.1).max().copied().unwrap_or(1).max(1);
+    in_pieces(outputs[0], GRAIN / longest as i64, &|begin, n| {
+        for i in begin..begin + n {
+            let outputs = std::array::from_fn(|k| {
+                // SAFETY: row i of a tensor of `count` rows; rows do not overlap, nor do tensors.
+                unsafe { from_raw_parts_mut(starts.0[k].start.wrapping_add(i * lens.0[k]), lens.0[k]) }
+            });
+            let inputs = std::array::from_fn(|k| {
+                // SAFETY: the same of an input, which nobody writes.
+                unsafe { from_raw_parts(starts.1[k].start.wrapping_add(i * lens.1[k]), lens.1[k]) }
+            });
+            body(outputs, inputs);
+        }
+    })
+}
+
+/// Errors unless all tensors are dense CPU memory of `T` in multiples of `row`, and no output overlaps another.
+fn expect_apart<T: Element>(
+    outputs: &[Option<&Tensor>],
+    inputs: &[Option<&Tensor>],
+    row: usize,
+) -> Result<()> {
+    for tensor in outputs.iter().chain(inputs).copied().flatten() {
+        let whole = row > 0 && tensor.numel() % row == 0 && is_dense(tensor);
+        if !whole || tensor.f_kind()? != T::KIND || tensor.device() != Device::Cpu {
             return Err(Error::Torch("a sweep takes dense CPU tensors of one kind in whole rows".to_owned()));
         }
     }
@@ -119,25 +175,59 @@ pub(crate) fn sweep<T: Element, const O: usize, const I: usize>(
     };
     for (i, output) in outputs.iter().enumerate() {
         let Some(own) = output.map(memory) else { continue };
-        let mut others = outputs[i + 1..].iter().chain(&inputs).copied().flatten().map(memory);
+        let mut others = outputs[i + 1..].iter().chain(inputs).copied().flatten().map(memory);
         if others.any(|other| other.start < own.end && own.start < other.end) {
             return Err(Error::Torch("an output of a sweep shares memory with another tensor".to_owned()));
         }
     }
-    let of = |tensor: Option<&Tensor>| match tensor {
-        Some(tensor) => Whole { start: tensor.data_ptr().cast::<T>(), rows: tensor.numel() / row },
-        None => Whole { start: std::ptr::null_mut(), rows: 0 },
-    };
-    let call =
-        Call { body: &body, outputs: outputs.map(of), inputs: inputs.map(of), row, panicked: false.into() };
+    Ok(())
+}
+
+/// A tensor's memory.
+struct Whole<T> {
+    start: *mut T,
+    rows: usize,
+}
+
+// SAFETY: only an address; what is read and written through it is apart for each piece.
+unsafe impl<T: Element> Sync for Whole<T> {}
+
+impl<T> Whole<T> {
+    fn of(tensor: Option<&Tensor>, row: usize) -> Self {
+        match tensor {
+            Some(tensor) => Self { start: tensor.data_ptr().cast(), rows: tensor.numel() / row },
+            None => Self { start: std::ptr::null_mut(), rows: 0 },
+        }
+    }
+}
+
+/// A count's pieces: first number and how many.
+type Piece<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+struct Call<'a> {
+    body: Piece<'a>,
+    panicked: AtomicBool,
+}
+
+/// Calls `body` with pieces of at least `grain` elements of `output`, from libtorch's threads.
+fn in_pieces(output: &Tensor, grain: i64, body: Piece<'_>) -> Result<()> {
+    let call = Call { body, panicked: AtomicBool::new(false) };
     let data = std::ptr::from_ref(&call).cast();
-    // SAFETY: `call` lives through this call and is Sync; `run` is its callback. Kinds, sizes, density and
-    // device were checked above, so each row holds `row` values of T, and no output overlaps anything.
-    check(unsafe { raw::spiketrace_sweep(first.as_ptr(), GRAIN, run::<T, O, I>, data) })?;
+    // SAFETY: `call` lives through this call and is Sync; `run` is its callback.
+    check(unsafe { raw::spiketrace_sweep(output.as_ptr(), grain.max(1), run, data) })?;
     if call.panicked.into_inner() {
         return Err(Error::Panic { what: "an element-wise kernel".into(), message: "see above".into() });
     }
     Ok(())
+}
+
+unsafe extern "C" fn run(call: *const c_void, begin: i64, n: i64) {
+    // SAFETY: `in_pieces` passed exactly this type, and waits for all pieces.
+    let call = unsafe { &*call.cast::<Call<'_>>() };
+    let body = std::panic::AssertUnwindSafe(|| (call.body)(begin as usize, n as usize));
+    if std::panic::catch_unwind(body).is_err() {
+        call.panicked.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Whether a tensor's elements fill a stretch of memory, each place once, in whatever order.
@@ -153,51 +243,6 @@ pub(crate) fn is_dense(tensor: &Tensor) -> bool {
         expected *= size;
         fits
     })
-}
-
-/// What is done with a piece of each output and input.
-type Body<'a, T, const O: usize, const I: usize> = &'a (dyn Fn([RowsMut<'_, T>; O], [Rows<'_, T>; I]) + Sync);
-
-/// A tensor's memory.
-struct Whole<T> {
-    start: *mut T,
-    rows: usize,
-}
-
-struct Call<'a, T, const O: usize, const I: usize> {
-    body: Body<'a, T, O, I>,
-    outputs: [Whole<T>; O],
-    inputs: [Whole<T>; I],
-    /// Elements of a row.
-    row: usize,
-    panicked: AtomicBool,
-}
-
-/// Elements `begin .. begin + n` of every row.
-unsafe extern "C" fn run<T: Element, const O: usize, const I: usize>(
-    call: *const c_void,
-    begin: i64,
-    n: i64,
-) {
-    // SAFETY: `sweep` passed exactly this type, and waits for all pieces.
-    let call = unsafe { &*call.cast::<Call<'_, T, O, I>>() };
-    let end = (begin + n) as usize;
-    for at in (begin as usize..end).step_by(PIECE) {
-        let (len, stride) = (PIECE.min(end - at), call.row);
-        // Pieces do not overlap, and stay within the rows.
-        let outputs = call.outputs.each_ref().map(|whole| {
-            let start = whole.start.wrapping_add(at);
-            RowsMut { start, count: whole.rows, stride, len, _tensor: PhantomData }
-        });
-        let inputs = call.inputs.each_ref().map(|whole| {
-            let start = whole.start.wrapping_add(at).cast_const();
-            Rows { start, count: whole.rows, stride, len, _tensor: PhantomData }
-        });
-        let body = std::panic::AssertUnwindSafe(|| (call.body)(outputs, inputs));
-        if std::panic::catch_unwind(body).is_err() {
-            call.panicked.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Runs a loop compiled for the widest vectors that both this crate and the processor know.
@@ -261,6 +306,20 @@ mod tests {
         .unwrap();
         assert!(running.allclose(&x.cumsum(0, Kind::Float), 1e-6, 1e-6, false));
         assert_eq!(running.get(2), sum);
+    }
+
+    #[test]
+    fn rows_go_whole() {
+        let (sums, doubled) = (Tensor::zeros([300], FLOAT), Tensor::empty([300, 700], FLOAT));
+        let x = Tensor::rand([300, 700], FLOAT);
+        sweep_rows([&sums, &doubled], [&x], |[sum, doubled], [x]: [&[f32]; 1]| {
+            assert_eq!((sum.len(), x.len()), (1, 700));
+            sum[0] = x.iter().sum();
+            doubled.iter_mut().zip(x).for_each(|(doubled, x)| *doubled = 2.0 * x);
+        })
+        .unwrap();
+        assert!(sums.allclose(&x.sum_dim_intlist(1, false, Kind::Float), 1e-5, 0.0, false));
+        assert_eq!(doubled, x * 2.0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
-use crate::module::{expect_steps, Layer, Memory};
+use crate::module::{expect_steps, Layer, Layout, Memory};
 
 /// What the two dropouts share: the probability and the mask.
 #[derive(Debug)]
@@ -111,6 +111,10 @@ impl Layer for Dropout {
     fn name(&self) -> String {
         format!("Dropout({})", self.0.p)
     }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
+    }
 }
 
 /// [`Dropout`] of whole channels.
@@ -156,6 +160,10 @@ impl Layer for Dropout2d {
 
     fn name(&self) -> String {
         format!("Dropout2d({})", self.0.p)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 }
 

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::ws::expect_features;
 use crate::error::{catch_panic, expect_defined, expect_same_type, Error, Result};
-use crate::module::{Layer, Parameter};
+use crate::module::{Layer, Layout, Parameter};
 
 /// Weight and bias under PyTorch's names.
 fn weight_and_bias(weight: Option<&Tensor>, bias: Option<&Tensor>) -> Vec<Parameter> {
@@ -27,6 +27,10 @@ impl Layer for nn::Linear {
 
     fn parameters(&self) -> Vec<Parameter> {
         weight_and_bias(Some(&self.ws), self.bs.as_ref())
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 
     fn is_affine(&self) -> bool {
@@ -70,6 +74,10 @@ where
 
     fn parameters(&self) -> Vec<Parameter> {
         weight_and_bias(Some(&self.ws), self.bs.as_ref())
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ChannelsLast
     }
 
     fn is_affine(&self) -> bool {
@@ -119,6 +127,10 @@ macro_rules! normalizations {
 
             fn is_samplewise(&self) -> bool {
                 $samplewise
+            }
+
+            fn layout(&self) -> Layout {
+                Layout::Any
             }
 
             fn name(&self) -> String {

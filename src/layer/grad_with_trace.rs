@@ -6,7 +6,7 @@ use crate::autograd::replace_for_grad;
 use crate::error::{expect_like, Result};
 use crate::fast::fast_paths;
 use crate::ffi;
-use crate::module::{Layer, Memory, OnlineModule, Parameter};
+use crate::module::{Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 /// Wraps a weighted layer f for OTTT.
@@ -92,6 +92,10 @@ impl<M: Layer> OnlineModule for GradWithTrace<M> {
 
     fn name(&self) -> String {
         self.module.name()
+    }
+
+    fn layout(&self) -> Layout {
+        self.module.layout()
     }
 
     fn wrapper(&self) -> &'static str {

@@ -3,12 +3,13 @@
 mod dropout;
 mod from_tch;
 mod grad_with_trace;
+mod layout;
 mod online;
 mod pool;
 mod sequential;
 mod shape;
 mod spike_trace_op;
-
+mod standardize;
 mod ws;
 
 pub use dropout::{Dropout, Dropout2d};

@@ -3,7 +3,7 @@
 use super::grad_with_trace::grad_with_trace;
 use super::spike_trace_op::spike_trace_op;
 use crate::error::Result;
-use crate::module::{Layer, Memory, OnlineModule, Parameter};
+use crate::module::{Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 impl<L: Layer> OnlineModule for L {
@@ -41,6 +41,10 @@ impl<L: Layer> OnlineModule for L {
 
     fn name(&self) -> String {
         Layer::name(self)
+    }
+
+    fn layout(&self) -> Layout {
+        Layer::layout(self)
     }
 
     fn wrapper(&self) -> &'static str {

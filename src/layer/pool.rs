@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::module::Layer;
+use crate::module::{Layer, Layout};
 
 /// Where the windows of a pooling lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,6 +94,10 @@ impl Layer for AvgPool2d {
     fn name(&self) -> String {
         format!("AvgPool2d({})", self.0.ksize)
     }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
+    }
 }
 
 /// The largest value of each window.
@@ -126,6 +130,10 @@ impl Layer for MaxPool2d {
 
     fn name(&self) -> String {
         format!("MaxPool2d({})", self.0.ksize)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 }
 
@@ -164,5 +172,9 @@ impl Layer for AdaptiveAvgPool2d {
 
     fn name(&self) -> String {
         format!("AdaptiveAvgPool2d({:?})", self.output)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::layout::arranged;
 use crate::error::{guarded, Error, Result};
-use crate::module::{Memory, OnlineModule, Parameter};
+use crate::module::{Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 /// A sequential container for online training.
@@ -82,11 +83,14 @@ impl OtttSequential {
     ) -> Result<Signal> {
         let mut signal = x.shallow_clone();
         for (i, module) in self.modules.iter_mut().enumerate() {
-            signal = guarded("step", || step(&mut **module, &signal))
-                .map_err(|source| in_layer(i, &**module, source))?;
+            signal = guarded("step", || {
+                let signal = arranged(&signal, module.layout())?;
+                step(&mut **module, &signal)
+            })
+            .map_err(|source| in_layer(i, &**module, source))?;
             inspect(i, &**module, &signal);
         }
-        Ok(signal)
+        arranged(&signal, Layout::Contiguous)
     }
 
     /// Does `what` with every module; an error says which of them met it, and comes after the last.
@@ -145,6 +149,10 @@ impl OnlineModule for OtttSequential {
 
     fn detach(&mut self) {
         self.modules.iter_mut().for_each(|module| module.detach());
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 
     fn name(&self) -> String {

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::error::{expect_defined, guarded, Error, Result};
-use crate::module::Layer;
+use crate::module::{Layer, Layout};
 
 /// Multiplies by a constant: y = scale x.
 ///
@@ -23,6 +23,10 @@ impl Layer for Scale {
 
     fn name(&self) -> String {
         format!("Scale({})", self.0)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 }
 
@@ -60,6 +64,10 @@ impl Layer for Flatten {
     fn name(&self) -> String {
         format!("Flatten({}, {})", self.start_dim, self.end_dim)
     }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
+    }
 }
 
 /// Returns its input.
@@ -73,5 +81,9 @@ impl Layer for Identity {
 
     fn is_samplewise(&self) -> bool {
         true
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 }

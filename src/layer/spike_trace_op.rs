@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::error::{expect_like, Result};
-use crate::module::{Layer, Memory, OnlineModule, Parameter};
+use crate::module::{Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 /// Wraps a layer f without weights for OTTT: pooling, dropout, scaling.
@@ -68,6 +68,10 @@ impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
 
     fn name(&self) -> String {
         self.module.name()
+    }
+
+    fn layout(&self) -> Layout {
+        self.module.layout()
     }
 
     fn wrapper(&self) -> &'static str {

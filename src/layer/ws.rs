@@ -15,11 +15,13 @@
 use std::borrow::Borrow;
 
 use tch::nn::{Init, Path};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
+use super::standardize::standardize;
 use crate::error::{expect_same_type, guarded, Error, Result};
 use crate::fast::fast_paths;
-use crate::module::{Layer, Parameter};
+use crate::ffi::backward_from;
+use crate::module::{Layer, Layout, Parameter};
 
 /// The weights that both layers share.
 #[derive(Debug)]
@@ -84,29 +86,14 @@ impl WsWeight {
         let Some(Held { made, leaf }) = self.held.take() else { return Ok(()) };
         let grad = leaf.f_grad()?;
         if grad.defined() {
-            made.f_mul(&grad)?.f_sum(made.f_kind()?)?.f_backward()?;
+            backward_from(&made, &grad)?;
         }
         Ok(())
     }
 
     /// w', differentiable in the weight and the gain.
     fn standardized(&self) -> Result<Tensor> {
-        guarded("weight standardization", || self.standardize())
-    }
-
-    fn standardize(&self) -> Result<Tensor> {
-        let w = &self.weight;
-        let size = w.size();
-        let fan_in: i64 = size[1..].iter().product();
-        let dims: Vec<i64> = (1..size.len() as i64).collect();
-        let mean = w.f_mean_dim(&dims[..], true, None::<Kind>)?;
-        let var = w.f_var_dim(&dims[..], true, true)?;
-        let spread = var.f_mul_scalar(fan_in as f64)?.f_add_scalar(self.eps)?.f_sqrt()?;
-        let w = w.f_sub(&mean)?.f_div(&spread)?;
-        Ok(match &self.gain {
-            Some(gain) => w.f_mul(gain)?,
-            None => w,
-        })
+        guarded("weight standardization", || standardize(&self.weight, self.gain.as_ref(), self.eps))
     }
 
     fn parameters(&self) -> Vec<Parameter> {
@@ -192,6 +179,10 @@ impl Layer for WsLinear {
 
     fn release_weights(&mut self) -> Result<()> {
         self.0.release()
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 
     fn is_affine(&self) -> bool {
@@ -314,6 +305,10 @@ impl Layer for WsConv2d {
 
     fn release_weights(&mut self) -> Result<()> {
         self.weight.release()
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ChannelsLast
     }
 
     fn is_affine(&self) -> bool {

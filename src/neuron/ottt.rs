@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::lif::{Lif, Spikes};
 use crate::error::Result;
-use crate::module::{Memory, OnlineModule, Parameter};
+use crate::module::{Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 use crate::surrogate::{Sigmoid, Surrogate};
 
@@ -131,6 +131,10 @@ impl OnlineModule for OtttLifNode {
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         vec![&mut self.lif.v, &mut self.trace]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 
     fn name(&self) -> String {

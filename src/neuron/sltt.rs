@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::lif::Lif;
 use crate::error::Result;
-use crate::module::{Memory, OnlineModule, Parameter};
+use crate::module::{Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 use crate::surrogate::{Sigmoid, Surrogate};
 
@@ -96,6 +96,10 @@ impl OnlineModule for SlttLifNode {
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         vec![&mut self.lif.v]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
     }
 
     fn name(&self) -> String {

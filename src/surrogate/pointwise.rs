@@ -27,6 +27,7 @@ pub(crate) trait Real:
     fn abs(self) -> Self;
     fn exp(self) -> Self;
     fn cos(self) -> Self;
+    fn sqrt(self) -> Self;
     fn powf(self, exponent: Self) -> Self;
     fn sweep_with(surrogate: &dyn Pointwise, over: &[Self], grad: &[Self], divisor: f64, out: &mut [Self]);
 
@@ -69,6 +70,11 @@ impl Real for f32 {
     }
 
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        self.sqrt()
+    }
+
+    #[inline(always)]
     fn powf(self, exponent: Self) -> Self {
         self.powf(exponent)
     }
@@ -97,6 +103,11 @@ impl Real for f64 {
     #[inline(always)]
     fn cos(self) -> Self {
         self.cos()
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        self.sqrt()
     }
 
     #[inline(always)]

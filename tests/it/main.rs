@@ -4,6 +4,7 @@ mod container;
 mod errors;
 mod function;
 mod fused_neuron;
+mod layout;
 mod memory;
 mod one_pass;
 mod oracle;
