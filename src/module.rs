@@ -116,6 +116,12 @@ pub trait Layer: Debug + Send {
         Ok(())
     }
 
+    /// The factor, of a layer that multiplies by a constant and does nothing else.
+    #[doc(hidden)]
+    fn scale(&self) -> Option<f64> {
+        None
+    }
+
     /// What the layer carries through time, in a fixed order.
     fn memories(&mut self) -> Vec<&mut Memory> {
         Vec::new()
@@ -174,6 +180,24 @@ pub trait OnlineModule: Debug + Send {
     /// How the input is to lie in memory.
     fn layout(&self) -> Layout {
         Layout::Contiguous
+    }
+
+    /// As of a layer: `Layer::scale`.
+    #[doc(hidden)]
+    fn scale(&self) -> Option<f64> {
+        None
+    }
+
+    /// Whether the module can multiply its output itself, which saves a container the layer behind it.
+    #[doc(hidden)]
+    fn takes_scale(&self) -> bool {
+        false
+    }
+
+    /// `steps` with its output multiplied, of a module that takes a scale.
+    #[doc(hidden)]
+    fn scaled_steps(&mut self, _: &Signal, _: i64, _: bool, _: f64) -> Result<Signal> {
+        Err(Error::argument(&self.name(), "a module that takes a scale", "another"))
     }
 
     /// What a spike with its trace meets around the module, for tables; empty for none.

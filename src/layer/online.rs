@@ -43,6 +43,10 @@ impl<L: Layer> OnlineModule for L {
         Layer::name(self)
     }
 
+    fn scale(&self) -> Option<f64> {
+        Layer::scale(self)
+    }
+
     fn layout(&self) -> Layout {
         Layer::layout(self)
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::layout::arranged;
 use crate::error::{guarded, Error, Result};
+use crate::fast::fast_paths;
 use crate::module::{Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
@@ -69,26 +70,41 @@ impl OtttSequential {
         &mut self,
         x: &Signal,
         train: bool,
-        inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
+        mut inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
     ) -> Result<Signal> {
-        self.run(x, inspect, |module, x| module.step(x, train))
+        self.run(x, 1, train, Some(&mut inspect))
     }
 
-    /// Takes the signal through all modules by `step`; an error says which of them met it.
+    /// Takes the signal through all modules; an error says which of them met it.
     fn run(
         &mut self,
         x: &Signal,
-        mut inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
-        step: impl Fn(&mut dyn OnlineModule, &Signal) -> Result<Signal>,
+        time_steps: i64,
+        train: bool,
+        mut inspect: Option<Inspect<'_>>,
     ) -> Result<Signal> {
         let mut signal = x.shallow_clone();
-        for (i, module) in self.modules.iter_mut().enumerate() {
+        let mut rest = self.modules.iter_mut().enumerate().peekable();
+        while let Some((i, module)) = rest.next() {
+            // A neuron multiplies its spikes by itself, unless somebody wants to see them before.
+            let next = rest.peek().and_then(|(_, next)| next.scale());
+            let scale =
+                next.filter(|_| inspect.is_none() && module.takes_scale() && fast_paths().fused_neuron);
             signal = guarded("step", || {
                 let signal = arranged(&signal, module.layout())?;
-                step(&mut **module, &signal)
+                match (scale, time_steps) {
+                    (Some(scale), _) => module.scaled_steps(&signal, time_steps, train, scale),
+                    (None, 1) => module.step(&signal, train),
+                    (None, _) => module.steps(&signal, time_steps, train),
+                }
             })
             .map_err(|source| in_layer(i, &**module, source))?;
-            inspect(i, &**module, &signal);
+            if scale.is_some() {
+                rest.next();
+            }
+            if let Some(inspect) = &mut inspect {
+                inspect(i, &**module, &signal);
+            }
         }
         arranged(&signal, Layout::Contiguous)
     }
@@ -104,6 +120,9 @@ impl OtttSequential {
     }
 }
 
+/// Is shown the signal behind each module.
+type Inspect<'a> = &'a mut dyn FnMut(usize, &dyn OnlineModule, &Signal);
+
 /// Names the layer that met an error.
 fn in_layer(i: usize, module: &dyn OnlineModule, source: Error) -> Error {
     let name = module.name();
@@ -115,11 +134,11 @@ fn in_layer(i: usize, module: &dyn OnlineModule, source: Error) -> Error {
 
 impl OnlineModule for OtttSequential {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        self.step_inspected(x, train, |_, _, _| ())
+        self.run(x, 1, train, None)
     }
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        self.run(x, |_, _, _| (), |module, x| module.steps(x, time_steps, train))
+        self.run(x, time_steps, train, None)
     }
 
     fn hold_weights(&mut self) -> Result<()> {

@@ -21,6 +21,10 @@ impl Layer for Scale {
         true
     }
 
+    fn scale(&self) -> Option<f64> {
+        Some(self.0)
+    }
+
     fn name(&self) -> String {
         format!("Scale({})", self.0)
     }

@@ -70,6 +70,10 @@ impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
         self.module.name()
     }
 
+    fn scale(&self) -> Option<f64> {
+        self.module.scale()
+    }
+
     fn layout(&self) -> Layout {
         self.module.layout()
     }

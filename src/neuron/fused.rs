@@ -10,15 +10,23 @@ use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, Tensor};
 
-use super::lif::{row, Lif, Spikes};
+use super::lif::{row, Lif, Options, Spikes};
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, is_dense, sweep};
 use crate::module::Memory;
-use crate::surrogate::{Real, Surrogate};
+use crate::surrogate::{Real, Share, Surrogate};
 
-/// Takes the steps in one sweep; `None`, with nothing changed, where that cannot be done.
+/// Whether steps on `x` can be taken in one sweep.
+pub(super) fn is_able(lif: &Lif, x: &Tensor) -> bool {
+    fast_paths().fused_neuron
+        && x.device() == Device::Cpu
+        && lif.surrogate.pointwise().is_some()
+        && matches!(x.f_kind(), Ok(Kind::Float | Kind::Double))
+}
+
+/// Takes the steps in one sweep.
 ///
 /// `trace` is the node's trace, of nodes that have one and in training.
 pub(super) fn steps(
@@ -26,13 +34,11 @@ pub(super) fn steps(
     x: &Tensor,
     time_steps: i64,
     trace: Option<&mut Memory>,
-    train: bool,
-) -> Result<Option<Spikes>> {
-    let able = fast_paths().fused_neuron && x.device() == Device::Cpu && lif.surrogate.pointwise().is_some();
+    options: Options,
+) -> Result<Spikes> {
     match x.f_kind()? {
-        Kind::Float if able => run::<f32>(lif, x, time_steps, trace, train).map(Some),
-        Kind::Double if able => run::<f64>(lif, x, time_steps, trace, train).map(Some),
-        _ => Ok(None),
+        Kind::Float => run::<f32>(lif, x, time_steps, trace, options),
+        _ => run::<f64>(lif, x, time_steps, trace, options),
     }
 }
 
@@ -41,52 +47,82 @@ fn run<R: Real>(
     x: &Tensor,
     time_steps: i64,
     trace: Option<&mut Memory>,
-    train: bool,
+    Options { train, scale }: Options,
 ) -> Result<Spikes> {
     let record = train && grad_enabled() && x.requires_grad();
     let cell = Cell::<R>::new(lif);
     let data = in_rows(x.f_detach()?)?;
     let first = row(&data, time_steps, 0)?;
     let resting = lif.v.is_none();
-    let v = match &lif.v {
-        None => first.f_empty_like()?,
-        Some(v) if v.data_ptr() as usize == lif.own => laid_out_like(&first, v)?,
-        // Somebody else's tensor, set by hand: it stays as it is.
-        Some(v) => copy_like(&first, v)?,
-    };
+    let v = own_row(&first, &lif.v, lif.own_v)?;
     let fresh = |wanted: bool| wanted.then(|| data.f_empty_like()).transpose();
-    let (spike, over, next) = (data.f_empty_like()?, fresh(record)?, fresh(trace.is_some())?);
-    // The trace before is input, not output: layers may have kept it for backward.
-    let before = trace.as_ref().and_then(|trace| trace.as_ref());
-    let before = before.map(|trace| laid_out_like(&first, trace)).transpose()?;
+    let (spike, over, traces) = (data.f_empty_like()?, fresh(record)?, fresh(trace.is_some())?);
+    let scaled = scale != 1.0;
+    // Traces that go out as they are: the last of them is the state. Layers may keep it for backward, so it is
+    // read, not written. Scaled ones are not the state, which has memory of its own then.
+    let silent = matches!(trace.as_deref(), Some(None));
+    let (before, state) = match trace.as_deref() {
+        None => (None, None),
+        Some(trace) if scaled => (None, Some(own_row(&first, trace, lif.own_trace)?)),
+        Some(trace) => (trace.as_ref().map(|trace| laid_out_like(&first, trace)).transpose()?, None),
+    };
 
-    let outputs = [Some(&v), Some(&spike), over.as_ref(), next.as_ref()];
+    let factor = R::of(scale);
+    let outputs = [Some(&v), Some(&spike), over.as_ref(), traces.as_ref(), state.as_ref()];
     let inputs = [Some(&data), before.as_ref()];
-    sweep(outputs, inputs, |[mut v, mut spike, mut over, mut next], [x, before]| {
+    sweep(outputs, inputs, |[mut v, mut spike, mut over, mut traces, mut state], [x, before]| {
         for k in 0..time_steps as usize {
             cell.fire(resting && k == 0, x.row(k), v.row(0), spike.row(k), over.get(k));
             let spike = spike.row(k);
-            match (next.exists(), before.exists()) {
-                (false, _) => {}
-                (true, true) if k == 0 => cell.decay(next.row(0), before.row(0), spike),
-                (true, _) if k == 0 => next.row(0).copy_from_slice(spike),
-                _ => {
-                    let (next, before) = next.row_and_before(k);
-                    cell.decay(next, before, spike);
+            if state.exists() {
+                cell.decay_in_place(silent && k == 0, state.row(0), spike, traces.row(k), factor);
+            } else if traces.exists() {
+                match k {
+                    0 if silent => traces.row(0).copy_from_slice(spike),
+                    0 => cell.decay(traces.row(0), before.row(0), spike),
+                    _ => {
+                        let (next, before) = traces.row_and_before(k);
+                        cell.decay(next, before, spike);
+                    }
                 }
+            }
+            if scaled {
+                multiply(spike, factor);
             }
         }
     })?;
-    lif.own = v.data_ptr() as usize;
+    lif.own_v = v.data_ptr() as usize;
     lif.v = Some(v);
-    if let (Some(trace), Some(next)) = (trace, &next) {
-        *trace = Some(row(next, time_steps, time_steps - 1)?);
+    if let (Some(trace), Some(traces)) = (trace, &traces) {
+        lif.own_trace = state.as_ref().map_or(0, |state| state.data_ptr() as usize);
+        *trace = Some(match state {
+            Some(state) => state,
+            None => row(traces, time_steps, time_steps - 1)?,
+        });
     }
 
-    let Some(over) = over else { return Ok(Spikes { spike, trace: next }) };
-    let divisor = if lif.decay_input { lif.tau } else { 1.0 };
-    let fired = Fired { made: Mutex::new(Some((spike, over))), surrogate: lif.surrogate.clone(), divisor };
-    Ok(Spikes { spike: fired.apply(&[x])?.remove(0), trace: next })
+    let Some(over) = over else { return Ok(Spikes { spike, trace: traces }) };
+    let share = Share { scale, divisor: if lif.decay_input { lif.tau } else { 1.0 } };
+    let fired = Fired { made: Mutex::new(Some((spike, over))), surrogate: lif.surrogate.clone(), share };
+    Ok(Spikes { spike: fired.apply(&[x])?.remove(0), trace: traces })
+}
+
+fn multiply<R: Real>(x: &mut [R], factor: R) {
+    crate::ffi::vectorized(
+        #[inline(always)]
+        || x.iter_mut().for_each(|x| *x = *x * factor),
+    );
+}
+
+/// The state to write: itself where the last pass made it, at the address `own`, else a copy, or a new tensor.
+///
+/// Somebody else's tensor, set by hand, stays as it is.
+fn own_row(like: &Tensor, state: &Memory, own: usize) -> Result<Tensor> {
+    match state {
+        None => Ok(like.f_empty_like()?),
+        Some(state) if state.data_ptr() as usize == own => laid_out_like(like, state),
+        Some(state) => copy_like(like, state),
+    }
 }
 
 /// `x` with its elements in the order of time: dense, with the first dimension outermost.
@@ -172,6 +208,19 @@ impl<R: Real> Cell<R> {
         );
     }
 
+    /// A piece of the trace in its own memory, and `scale` times it for those who learn from it.
+    fn decay_in_place(&self, silent: bool, trace: &mut [R], spike: &[R], scaled: &mut [R], scale: R) {
+        crate::ffi::vectorized(
+            #[inline(always)]
+            || {
+                for ((a, &s), scaled) in trace.iter_mut().zip(spike).zip(scaled) {
+                    *a = if silent { s } else { *a * self.keep + s };
+                    *scaled = *a * scale;
+                }
+            },
+        );
+    }
+
     #[inline(always)]
     fn charge(&self, v: R, x: R) -> R {
         let above = v - self.rest;
@@ -197,8 +246,7 @@ struct Fired {
     /// Spike and distance from the threshold, taken by forward.
     made: Mutex<Option<(Tensor, Tensor)>>,
     surrogate: Arc<dyn Surrogate>,
-    /// Of the input's share in the charge.
-    divisor: f64,
+    share: Share<f64>,
 }
 
 impl Function for Fired {
@@ -231,7 +279,7 @@ impl Fired {
         let Some(pointwise) = self.surrogate.pointwise() else { return Ok(()) };
         let grad = laid_out_like(over, grad)?;
         sweep([Some(out)], [Some(over), Some(&grad)], |[mut out], [over, grad]| {
-            R::sweep_with(pointwise, over.row(0), grad.row(0), self.divisor, out.row(0));
+            R::sweep_with(pointwise, over.row(0), grad.row(0), self.share, out.row(0));
         })
     }
 }

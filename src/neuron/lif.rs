@@ -31,8 +31,17 @@ pub(super) struct Lif {
     pub(super) v_reset: Option<f64>,
     pub(super) surrogate: Arc<dyn Surrogate>,
     pub(super) v: Memory,
-    /// Where the last fused step left v: there it may go on in place. 0 for nowhere.
-    pub(super) own: usize,
+    /// Where the last fused step left v and the trace: there it may go on in place. 0 for nowhere.
+    pub(super) own_v: usize,
+    pub(super) own_trace: usize,
+}
+
+/// How steps are taken.
+#[derive(Clone, Copy)]
+pub(super) struct Options {
+    pub(super) train: bool,
+    /// What the spikes and their traces are multiplied by on the way out.
+    pub(super) scale: f64,
 }
 
 impl Lif {
@@ -54,7 +63,7 @@ impl Lif {
             }
         }
         surrogate.check()?;
-        Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None, own: 0 })
+        Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None, own_v: 0, own_trace: 0 })
     }
 
     /// `time_steps` steps on x `[time_steps * N, ...]`: moves v, and the trace if there is one to keep.
@@ -65,7 +74,7 @@ impl Lif {
         x: &Tensor,
         time_steps: i64,
         trace: Option<&mut Memory>,
-        train: bool,
+        options: Options,
     ) -> Result<Spikes> {
         guarded(self.node, || {
             expect_float(&format!("{}'s input", self.node), x)?;
@@ -74,14 +83,18 @@ impl Lif {
             if let Some(v) = &self.v {
                 expect_fresh(self.node, "membrane potential v", v, &first)?;
             }
-            let mut trace = trace;
             if let Some(trace) = trace.as_ref().and_then(|trace| trace.as_ref()) {
                 expect_fresh(self.node, "trace", trace, &first)?;
             }
-            match fused::steps(self, x, time_steps, trace.as_deref_mut(), train)? {
-                Some(spikes) => Ok(spikes),
-                None => self.composed_steps(x, time_steps, trace, train),
+            if fused::is_able(self, x) {
+                return fused::steps(self, x, time_steps, trace, options);
             }
+            let Spikes { spike, trace } = self.composed_steps(x, time_steps, trace, options.train)?;
+            if options.scale == 1.0 {
+                return Ok(Spikes { spike, trace });
+            }
+            let trace = trace.map(|trace| trace.f_mul_scalar(options.scale)).transpose()?;
+            Ok(Spikes { spike: spike.f_mul_scalar(options.scale)?, trace })
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::lif::{Lif, Spikes};
+use super::lif::{Lif, Options, Spikes};
 use crate::error::Result;
 use crate::module::{Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
@@ -97,10 +97,12 @@ impl OtttLifNode {
     /// Sets the membrane potential, which leaves `v` itself as it is; the next input must have its shape.
     pub fn set_v(&mut self, v: &Tensor) {
         self.lif.v = Some(v.shallow_clone());
-        self.lif.own = 0;
+        self.lif.own_v = 0;
     }
 
     /// The trace after the last training step, `None` before the first.
+    ///
+    /// The next step may change it in place: `copy()` what is to be kept.
     pub fn trace(&self) -> Option<&Tensor> {
         self.trace.as_ref()
     }
@@ -108,6 +110,7 @@ impl OtttLifNode {
     /// Sets the trace; the next input must have its shape.
     pub fn set_trace(&mut self, trace: &Tensor) {
         self.trace = Some(trace.shallow_clone());
+        self.lif.own_trace = 0;
     }
 }
 
@@ -117,12 +120,21 @@ impl OnlineModule for OtttLifNode {
     }
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        self.scaled_steps(x, time_steps, train, 1.0)
+    }
+
+    fn scaled_steps(&mut self, x: &Signal, time_steps: i64, train: bool, scale: f64) -> Result<Signal> {
         let trace = train.then_some(&mut self.trace);
-        let Spikes { spike, trace } = self.lif.steps(x.value(), time_steps, trace, train)?;
+        let Spikes { spike, trace } =
+            self.lif.steps(x.value(), time_steps, trace, Options { train, scale })?;
         Ok(match trace {
             Some(trace) => Signal::SpikeTrace { spike, trace },
             None => Signal::Dense(spike),
         })
+    }
+
+    fn takes_scale(&self) -> bool {
+        true
     }
 
     fn parameters(&self) -> Vec<Parameter> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::lif::Lif;
+use super::lif::{Lif, Options};
 use crate::error::Result;
 use crate::module::{Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
@@ -77,7 +77,7 @@ impl SlttLifNode {
     /// Sets the membrane potential, which leaves `v` itself as it is; the next input must have its shape.
     pub fn set_v(&mut self, v: &Tensor) {
         self.lif.v = Some(v.shallow_clone());
-        self.lif.own = 0;
+        self.lif.own_v = 0;
     }
 }
 
@@ -87,7 +87,15 @@ impl OnlineModule for SlttLifNode {
     }
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        Ok(Signal::Dense(self.lif.steps(x.value(), time_steps, None, train)?.spike))
+        self.scaled_steps(x, time_steps, train, 1.0)
+    }
+
+    fn scaled_steps(&mut self, x: &Signal, time_steps: i64, train: bool, scale: f64) -> Result<Signal> {
+        Ok(Signal::Dense(self.lif.steps(x.value(), time_steps, None, Options { train, scale })?.spike))
+    }
+
+    fn takes_scale(&self) -> bool {
+        true
     }
 
     fn parameters(&self) -> Vec<Parameter> {

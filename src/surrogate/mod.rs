@@ -17,9 +17,9 @@ use crate::autograd::{Context, Function, Tensors};
 use crate::error::{expect_defined, expect_float, guarded, Result};
 
 pub use piecewise::{LeakyKReLU, LogTailedReLU, PiecewiseLeakyReLU, PiecewiseQuadratic, Rect, S2nn};
-#[doc(hidden)]
-pub use pointwise::Pointwise;
 pub(crate) use pointwise::Real;
+#[doc(hidden)]
+pub use pointwise::{Pointwise, Share};
 pub use smooth::{ATan, Erf, NonzeroSignLogAbs, PiecewiseExp, QPseudoSpike, Sigmoid, SoftSign, SuperSpike};
 pub use special::{DeterministicPass, FakeNumericalGradient, MultiLevelSpikeCount, SquarewaveFourierSeries};
 
@@ -166,13 +166,13 @@ macro_rules! surrogates {
 
         impl $name {
             #[inline(always)]
-            fn sweep<R: $crate::surrogate::Real>(&self, over: &[R], grad: &[R], divisor: R, out: &mut [R]) {
+            fn sweep<R: $crate::surrogate::Real>(&self, over: &[R], grad: &[R], share: $crate::surrogate::Share<R>, out: &mut [R]) {
                 let $q = self;
                 $crate::ffi::vectorized(
                     #[inline(always)]
                     || {
                         for ((out, &$y), &grad) in out.iter_mut().zip(over).zip(grad) {
-                            *out = grad * $k / divisor;
+                            *out = grad * share.scale * $k / share.divisor;
                         }
                     },
                 );
@@ -180,12 +180,12 @@ macro_rules! surrogates {
         }
 
         impl $crate::surrogate::Pointwise for $name {
-            fn single(&self, over: &[f32], grad: &[f32], divisor: f32, out: &mut [f32]) {
-                self.sweep(over, grad, divisor, out);
+            fn single(&self, over: &[f32], grad: &[f32], share: $crate::surrogate::Share<f32>, out: &mut [f32]) {
+                self.sweep(over, grad, share, out);
             }
 
-            fn double(&self, over: &[f64], grad: &[f64], divisor: f64, out: &mut [f64]) {
-                self.sweep(over, grad, divisor, out);
+            fn double(&self, over: &[f64], grad: &[f64], share: $crate::surrogate::Share<f64>, out: &mut [f64]) {
+                self.sweep(over, grad, share, out);
             }
         }
     )*};

@@ -4,13 +4,22 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use crate::ffi::Element;
 
-/// A surrogate's gradient in one sweep: out = grad h(over) / divisor. Made by `surrogates!`.
+/// A surrogate's gradient in one sweep: out = grad scale h(over) / divisor. Made by `surrogates!`.
 pub trait Pointwise: Send + Sync {
     /// In single precision.
-    fn single(&self, over: &[f32], grad: &[f32], divisor: f32, out: &mut [f32]);
+    fn single(&self, over: &[f32], grad: &[f32], share: Share<f32>, out: &mut [f32]);
 
     /// In double precision.
-    fn double(&self, over: &[f64], grad: &[f64], divisor: f64, out: &mut [f64]);
+    fn double(&self, over: &[f64], grad: &[f64], share: Share<f64>, out: &mut [f64]);
+}
+
+/// What stands beside the derivative in a neuron's gradient.
+#[derive(Debug, Clone, Copy)]
+pub struct Share<R> {
+    /// Of the spikes on their way out.
+    pub scale: R,
+    /// Of the input's share in the charge.
+    pub divisor: R,
 }
 
 /// f32 and f64, as far as the formulas need them.
@@ -29,7 +38,13 @@ pub(crate) trait Real:
     fn cos(self) -> Self;
     fn sqrt(self) -> Self;
     fn powf(self, exponent: Self) -> Self;
-    fn sweep_with(surrogate: &dyn Pointwise, over: &[Self], grad: &[Self], divisor: f64, out: &mut [Self]);
+    fn sweep_with(
+        surrogate: &dyn Pointwise,
+        over: &[Self],
+        grad: &[Self],
+        share: Share<f64>,
+        out: &mut [Self],
+    );
 
     /// σ(x) = 1 / (1 + e^-x).
     #[inline(always)]
@@ -79,8 +94,15 @@ impl Real for f32 {
         self.powf(exponent)
     }
 
-    fn sweep_with(surrogate: &dyn Pointwise, over: &[Self], grad: &[Self], divisor: f64, out: &mut [Self]) {
-        surrogate.single(over, grad, divisor as f32, out);
+    fn sweep_with(
+        surrogate: &dyn Pointwise,
+        over: &[Self],
+        grad: &[Self],
+        share: Share<f64>,
+        out: &mut [Self],
+    ) {
+        let Share { scale, divisor } = share;
+        surrogate.single(over, grad, Share { scale: scale as f32, divisor: divisor as f32 }, out);
     }
 }
 
@@ -115,8 +137,14 @@ impl Real for f64 {
         self.powf(exponent)
     }
 
-    fn sweep_with(surrogate: &dyn Pointwise, over: &[Self], grad: &[Self], divisor: f64, out: &mut [Self]) {
-        surrogate.double(over, grad, divisor, out);
+    fn sweep_with(
+        surrogate: &dyn Pointwise,
+        over: &[Self],
+        grad: &[Self],
+        share: Share<f64>,
+        out: &mut [Self],
+    ) {
+        surrogate.double(over, grad, share, out);
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rstest::rstest;
 use spiketrace::surrogate::*;
 use spiketrace::{
-    with_fast_paths, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, Result, SlttLifConfig, SlttLifNode,
+    with_fast_paths, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Result, Scale,
+    SlttLifConfig, SlttLifNode,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -187,4 +188,53 @@ fn a_second_derivative_is_refused_with_the_way_to_it() {
     let error = twice(FastPaths::default()).unwrap_err().to_string();
     assert!(error.contains("with_fast_paths(FastPaths::NONE"), "{error}");
     assert!(twice(FastPaths::NONE).unwrap().abs().max().double_value(&[]) > 0.0);
+}
+
+#[rstest]
+fn a_scale_behind_a_neuron_is_part_of_its_sweep(
+    #[values(Kind::Float, Kind::Double)] kind: Kind,
+    #[values(1, 3)] time_steps: i64,
+) {
+    let run = |paths| {
+        let node = OtttLifNode::new(OtttLifConfig { tau: 3.0, ..Default::default() }).unwrap();
+        let mut net = OtttSequential::new()
+            .add(node)
+            .add(Scale(2.74))
+            .add(SlttLifNode::new(Default::default()).unwrap())
+            .add(Scale(0.5));
+        let mut run = Run { values: Vec::new(), grads: Vec::new() };
+        with_fast_paths(paths, || {
+            for t in 0..6 {
+                let numbers = Tensor::arange(3 * 35, (Kind::Double, Device::Cpu)) * 0.37 + f64::from(t);
+                let x = (numbers.sin() * 3.0).view([3, 5, 7]).to_kind(kind).set_requires_grad(true);
+                // A look between, in training and not, meets the spikes before they are scaled.
+                let out = match t {
+                    2 | 3 => net.step_inspected(&(&x).into(), t == 2, |_, _, _| ()).map(|_| None),
+                    _ => net.steps(&(&x).into(), time_steps, true).map(Some),
+                };
+                if t == 2 && time_steps > 1 {
+                    assert!(out.unwrap_err().to_string().contains("reset()"));
+                    net.reset();
+                    continue;
+                }
+                let Ok(Some(out)) = out else {
+                    net.reset();
+                    continue;
+                };
+                let upstream = Tensor::arange(3 * 35, (Kind::Double, Device::Cpu)).cos().view([3, 5, 7]);
+                (out.value() * upstream.to_kind(kind)).sum(Kind::Double).backward();
+                run.values.push(out.value().detach());
+                run.values.extend(net.memories().into_iter().flatten().map(|memory| memory.copy()));
+                run.grads.push(x.grad());
+            }
+        });
+        assert_eq!(run.grads.len(), 4);
+        run
+    };
+    let (fused, composed) = (run(FastPaths::default()), run(COMPOSED));
+    assert_eq!(fused.values, composed.values);
+    for (fused, composed) in fused.grads.iter().zip(&composed.grads) {
+        let difference = relative_difference(fused, composed);
+        assert!(difference <= if kind == Kind::Float { 2e-6 } else { 1e-14 }, "{difference:e}");
+    }
 }
