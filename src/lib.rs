@@ -43,7 +43,7 @@ pub use layer::{
     GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, SpikeTraceOp, WithParameters,
     WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
 };
-pub use module::{Layer, Layout, Memory, OnlineModule, Parameter};
+pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use signal::Signal;
 

@@ -42,6 +42,17 @@ pub enum Layout {
     ChannelsLast,
 }
 
+/// What a module does with [`Signal::Constant`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constant {
+    /// It wants the values of every step.
+    Refuses,
+    /// It takes them as they are, and its answer changes with time: a neuron.
+    Takes,
+    /// Its answer is constant too: a layer without state, as far as it treats samples by themselves.
+    Keeps,
+}
+
 /// A map from tensor to tensor: a weighted layer, a pooling, a dropout.
 ///
 /// Every layer is an [`OnlineModule`] too: on a spike with its trace, one that has parameters acts as
@@ -86,9 +97,8 @@ pub trait Layer: Debug + Send {
         Vec::new()
     }
 
-    /// Whether each sample of a batch is treated by itself, so that steps may go through together.
-    ///
-    /// Batch statistics are not. The default is what [`is_affine`](Layer::is_affine) says.
+    /// Whether each sample of a batch is treated by itself and alike at every step, so that steps may go through
+    /// together, and a constant input once: no batch statistics, no noise. The default is what [`is_affine`](Layer::is_affine) says.
     fn is_samplewise(&self) -> bool {
         self.is_affine()
     }
@@ -180,6 +190,11 @@ pub trait OnlineModule: Debug + Send {
     /// How the input is to lie in memory.
     fn layout(&self) -> Layout {
         Layout::Contiguous
+    }
+
+    /// What the module does with a constant.
+    fn constant(&mut self) -> Constant {
+        Constant::Refuses
     }
 
     /// As of a layer: `Layer::scale`.

@@ -2,6 +2,8 @@
 
 use tch::Tensor;
 
+use crate::error::Result;
+
 /// A layer's input or output at one time step.
 ///
 /// A plain tensor until an OTTT neuron makes it a pair: the spike s_t that is computed with, and its
@@ -17,20 +19,23 @@ pub enum Signal {
         /// a_t.
         trace: Tensor,
     },
+    /// The same values at each of the steps of a pass, `[N, ...]` for all of them: an image that is shown for
+    /// a while. Only modules that ask for it get it, others get it as [`Dense`](Signal::Dense).
+    Constant(Tensor),
 }
 
 impl Signal {
-    /// The values computed with: the dense tensor, or the spike.
+    /// The values computed with: the dense tensor, the spike, or the constant.
     pub fn value(&self) -> &Tensor {
         match self {
-            Self::Dense(value) | Self::SpikeTrace { spike: value, .. } => value,
+            Self::Dense(value) | Self::SpikeTrace { spike: value, .. } | Self::Constant(value) => value,
         }
     }
 
     /// [`value`](Signal::value), taken out.
     pub fn into_value(self) -> Tensor {
         match self {
-            Self::Dense(value) | Self::SpikeTrace { spike: value, .. } => value,
+            Self::Dense(value) | Self::SpikeTrace { spike: value, .. } | Self::Constant(value) => value,
         }
     }
 
@@ -38,16 +43,29 @@ impl Signal {
     pub fn shallow_clone(&self) -> Self {
         match self {
             Self::Dense(x) => Self::Dense(x.shallow_clone()),
+            Self::Constant(x) => Self::Constant(x.shallow_clone()),
             Self::SpikeTrace { spike, trace } => {
                 Self::SpikeTrace { spike: spike.shallow_clone(), trace: trace.shallow_clone() }
             }
         }
     }
 
-    /// The trace, `None` for a dense signal.
+    /// A constant as `[time_steps * N, ...]`; any other signal as it is.
+    pub(crate) fn spread(self, time_steps: i64) -> Result<Self> {
+        Ok(match self {
+            Self::Constant(x) if time_steps == 1 => Self::Dense(x),
+            Self::Constant(x) => {
+                let size = [&[time_steps], &x.size()[..]].concat();
+                Self::Dense(x.f_unsqueeze(0)?.f_expand(size, false)?.f_flatten(0, 1)?)
+            }
+            other => other,
+        })
+    }
+
+    /// The trace, `None` for a signal without.
     pub fn trace(&self) -> Option<&Tensor> {
         match self {
-            Self::Dense(_) => None,
+            Self::Dense(_) | Self::Constant(_) => None,
             Self::SpikeTrace { trace, .. } => Some(trace),
         }
     }

@@ -19,7 +19,7 @@ mod sweep;
 
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use raw::{AdamOptions, SgdOptions};
-pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, Element};
+pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, Element, PIECE};
 
 /// The Rust value behind one application of a differentiable function.
 ///

@@ -68,6 +68,9 @@ impl<M: Layer> OnlineModule for GradWithTrace<M> {
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         Ok(Signal::Dense(match x {
             Signal::Dense(x) => self.module.forward_steps(x, time_steps, train)?,
+            Signal::Constant(_) => {
+                return self.steps(&x.shallow_clone().spread(time_steps)?, time_steps, train)
+            }
             Signal::SpikeTrace { spike, trace } => {
                 grad_with_trace(&mut self.module, spike, trace, time_steps, train)?
             }

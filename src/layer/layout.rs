@@ -11,6 +11,7 @@ use crate::signal::Signal;
 pub(super) fn arranged(signal: &Signal, layout: Layout) -> Result<Signal> {
     Ok(match signal {
         Signal::Dense(x) => Signal::Dense(arrange(x, layout)?),
+        Signal::Constant(x) => Signal::Constant(arrange(x, layout)?),
         Signal::SpikeTrace { spike, trace } => {
             Signal::SpikeTrace { spike: arrange(spike, layout)?, trace: arrange(trace, layout)? }
         }

@@ -3,7 +3,7 @@
 use super::grad_with_trace::grad_with_trace;
 use super::spike_trace_op::spike_trace_op;
 use crate::error::Result;
-use crate::module::{Layer, Layout, Memory, OnlineModule, Parameter};
+use crate::module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 impl<L: Layer> OnlineModule for L {
@@ -13,6 +13,7 @@ impl<L: Layer> OnlineModule for L {
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         match x {
+            Signal::Constant(x) => Ok(Signal::Constant(self.forward(x, train)?)),
             Signal::Dense(x) => Ok(Signal::Dense(self.forward_steps(x, time_steps, train)?)),
             Signal::SpikeTrace { spike, trace } if Layer::parameters(self).is_empty() => {
                 spike_trace_op(self, spike, trace, time_steps, train)
@@ -45,6 +46,13 @@ impl<L: Layer> OnlineModule for L {
 
     fn scale(&self) -> Option<f64> {
         Layer::scale(self)
+    }
+
+    fn constant(&mut self) -> Constant {
+        match Layer::is_samplewise(self) && Layer::memories(self).is_empty() {
+            true => Constant::Keeps,
+            false => Constant::Refuses,
+        }
     }
 
     fn layout(&self) -> Layout {

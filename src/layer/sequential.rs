@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use tch::Tensor;
+
 use super::layout::arranged;
 use crate::error::{guarded, Error, Result};
 use crate::fast::fast_paths;
-use crate::module::{Layout, Memory, OnlineModule, Parameter};
+use crate::ffi::backward_from;
+use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 /// A sequential container for online training.
@@ -40,6 +43,23 @@ use crate::signal::Signal;
 #[derive(Debug, Default)]
 pub struct OtttSequential {
     modules: Vec<Box<dyn OnlineModule>>,
+    /// Whether the weights stand still.
+    holds: bool,
+    /// What the first modules make of a constant input meanwhile.
+    head: Option<Head>,
+}
+
+/// The answer of the first modules to a constant input, made once while the weights stand still.
+#[derive(Debug)]
+struct Head {
+    x: Tensor,
+    train: bool,
+    /// How many modules have gone by.
+    modules: usize,
+    /// Their answer with the graph behind it.
+    made: Tensor,
+    /// The same values without one: gathers the gradient.
+    leaf: Tensor,
 }
 
 impl OtttSequential {
@@ -83,9 +103,15 @@ impl OtttSequential {
         train: bool,
         mut inspect: Option<Inspect<'_>>,
     ) -> Result<Signal> {
-        let mut signal = x.shallow_clone();
-        let mut rest = self.modules.iter_mut().enumerate().peekable();
+        let (begin, mut signal) = match x {
+            Signal::Constant(x) if self.holds && inspect.is_none() => self.head(x, train)?,
+            _ => (0, x.shallow_clone()),
+        };
+        let mut rest = self.modules.iter_mut().enumerate().skip(begin).peekable();
         while let Some((i, module)) = rest.next() {
+            if module.constant() == Constant::Refuses {
+                signal = signal.spread(time_steps)?;
+            }
             // A neuron multiplies its spikes by itself, unless somebody wants to see them before.
             let next = rest.peek().and_then(|(_, next)| next.scale());
             let scale =
@@ -106,7 +132,45 @@ impl OtttSequential {
                 inspect(i, &**module, &signal);
             }
         }
-        arranged(&signal, Layout::Contiguous)
+        arranged(&signal.spread(time_steps)?, Layout::Contiguous)
+    }
+
+    /// How many modules keep a constant `x` constant, and what they make of it.
+    fn head(&mut self, x: &Tensor, train: bool) -> Result<(usize, Signal)> {
+        let known = |head: &&Head| {
+            let same = |a: &Tensor, b: &Tensor| {
+                (a.data_ptr(), a.size(), a.stride()) == (b.data_ptr(), b.size(), b.stride())
+            };
+            head.train == train && same(&head.x, x)
+        };
+        if self.head.as_ref().filter(known).is_none() {
+            self.release_head()?;
+            let (mut signal, mut modules) = (Signal::Constant(x.shallow_clone()), 0);
+            for (i, module) in self.modules.iter_mut().enumerate() {
+                if module.constant() != Constant::Keeps {
+                    break;
+                }
+                signal = guarded("step", || module.step(&arranged(&signal, module.layout())?, train))
+                    .map_err(|source| in_layer(i, &**module, source))?;
+                modules = i + 1;
+            }
+            let made = signal.into_value();
+            let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
+            self.head = Some(Head { x: x.shallow_clone(), train, modules, made, leaf });
+        }
+        Ok(self.head.as_ref().map_or((0, Signal::Constant(x.shallow_clone())), |head| {
+            (head.modules, Signal::Constant(head.leaf.shallow_clone()))
+        }))
+    }
+
+    /// Passes the gradient that the head's answer has gathered on to the first modules.
+    fn release_head(&mut self) -> Result<()> {
+        let Some(Head { made, leaf, .. }) = self.head.take() else { return Ok(()) };
+        let grad = leaf.f_grad()?;
+        if grad.defined() && made.requires_grad() {
+            backward_from(&made, &grad)?;
+        }
+        Ok(())
     }
 
     /// Does `what` with every module; an error says which of them met it, and comes after the last.
@@ -142,11 +206,16 @@ impl OnlineModule for OtttSequential {
     }
 
     fn hold_weights(&mut self) -> Result<()> {
+        self.holds = fast_paths().held_weights;
+        self.head = None;
         self.each(|module| module.hold_weights())
     }
 
     fn release_weights(&mut self) -> Result<()> {
-        self.each(|module| module.release_weights())
+        self.holds = false;
+        // First, since it leads to the weights.
+        let head = self.release_head();
+        head.and(self.each(|module| module.release_weights()))
     }
 
     fn parameters(&self) -> Vec<Parameter> {
@@ -168,6 +237,10 @@ impl OnlineModule for OtttSequential {
 
     fn detach(&mut self) {
         self.modules.iter_mut().for_each(|module| module.detach());
+    }
+
+    fn constant(&mut self) -> Constant {
+        Constant::Takes
     }
 
     fn layout(&self) -> Layout {

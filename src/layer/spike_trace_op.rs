@@ -44,6 +44,7 @@ impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         match x {
             Signal::Dense(x) => Ok(Signal::Dense(self.module.forward_steps(x, time_steps, train)?)),
+            Signal::Constant(_) => self.steps(&x.shallow_clone().spread(time_steps)?, time_steps, train),
             Signal::SpikeTrace { spike, trace } => {
                 spike_trace_op(&mut self.module, spike, trace, time_steps, train)
             }

@@ -14,7 +14,7 @@ use super::lif::{row, Lif, Options, Spikes};
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{Error, Result};
 use crate::fast::fast_paths;
-use crate::ffi::{grad_enabled, is_dense, sweep};
+use crate::ffi::{grad_enabled, is_dense, sweep, PIECE};
 use crate::module::Memory;
 use crate::surrogate::{Real, Share, Surrogate};
 
@@ -26,25 +26,27 @@ pub(super) fn is_able(lif: &Lif, x: &Tensor) -> bool {
         && matches!(x.f_kind(), Ok(Kind::Float | Kind::Double))
 }
 
-/// Takes the steps in one sweep.
+/// Takes the steps in one sweep; x is as many rows, or a single one for all of them.
 ///
 /// `trace` is the node's trace, of nodes that have one and in training.
 pub(super) fn steps(
     lif: &mut Lif,
     x: &Tensor,
+    rows: i64,
     time_steps: i64,
     trace: Option<&mut Memory>,
     options: Options,
 ) -> Result<Spikes> {
     match x.f_kind()? {
-        Kind::Float => run::<f32>(lif, x, time_steps, trace, options),
-        _ => run::<f64>(lif, x, time_steps, trace, options),
+        Kind::Float => run::<f32>(lif, x, rows, time_steps, trace, options),
+        _ => run::<f64>(lif, x, rows, time_steps, trace, options),
     }
 }
 
 fn run<R: Real>(
     lif: &mut Lif,
     x: &Tensor,
+    rows: i64,
     time_steps: i64,
     trace: Option<&mut Memory>,
     Options { train, scale }: Options,
@@ -52,11 +54,12 @@ fn run<R: Real>(
     let record = train && grad_enabled() && x.requires_grad();
     let cell = Cell::<R>::new(lif);
     let data = in_rows(x.f_detach()?)?;
-    let first = row(&data, time_steps, 0)?;
+    let first = row(&data, rows, 0)?;
     let resting = lif.v.is_none();
     let v = own_row(&first, &lif.v, lif.own_v)?;
-    let fresh = |wanted: bool| wanted.then(|| data.f_empty_like()).transpose();
-    let (spike, over, traces) = (data.f_empty_like()?, fresh(record)?, fresh(trace.is_some())?);
+    let repeats = time_steps / rows;
+    let fresh = |wanted: bool| wanted.then(|| repeated_like(&data, repeats)).transpose();
+    let (spike, over, traces) = (repeated_like(&data, repeats)?, fresh(record)?, fresh(trace.is_some())?);
     let scaled = scale != 1.0;
     // Traces that go out as they are: the last of them is the state. Layers may keep it for backward, so it is
     // read, not written. Scaled ones are not the state, which has memory of its own then.
@@ -72,7 +75,7 @@ fn run<R: Real>(
     let inputs = [Some(&data), before.as_ref()];
     sweep(outputs, inputs, |[mut v, mut spike, mut over, mut traces, mut state], [x, before]| {
         for k in 0..time_steps as usize {
-            cell.fire(resting && k == 0, x.row(k), v.row(0), spike.row(k), over.get(k));
+            cell.fire(resting && k == 0, x.row(k % rows as usize), v.row(0), spike.row(k), over.get(k));
             let spike = spike.row(k);
             if state.exists() {
                 cell.decay_in_place(silent && k == 0, state.row(0), spike, traces.row(k), factor);
@@ -103,7 +106,8 @@ fn run<R: Real>(
 
     let Some(over) = over else { return Ok(Spikes { spike, trace: traces }) };
     let share = Share { scale, divisor: if lif.decay_input { lif.tau } else { 1.0 } };
-    let fired = Fired { made: Mutex::new(Some((spike, over))), surrogate: lif.surrogate.clone(), share };
+    let fired =
+        Fired { made: Mutex::new(Some((spike, over))), surrogate: lif.surrogate.clone(), share, repeats };
     Ok(Spikes { spike: fired.apply(&[x])?.remove(0), trace: traces })
 }
 
@@ -129,6 +133,17 @@ fn own_row(like: &Tensor, state: &Memory, own: usize) -> Result<Tensor> {
 fn in_rows(x: Tensor) -> Result<Tensor> {
     let outermost = x.dim() == 0 || x.stride()[0] * x.size()[0] == x.numel() as i64;
     Ok(if is_dense(&x) && (x.size().first() == Some(&1) || outermost) { x } else { x.f_contiguous()? })
+}
+
+/// An empty tensor of `repeats` times the rows of `x`, laid out like it.
+fn repeated_like(x: &Tensor, repeats: i64) -> Result<Tensor> {
+    if repeats == 1 {
+        return Ok(x.f_empty_like()?);
+    }
+    let (mut size, mut stride) = (x.size(), x.stride());
+    stride[0] = x.numel() as i64 / size[0];
+    size[0] *= repeats;
+    Ok(Tensor::f_empty_strided(size, stride, (x.f_kind()?, x.device()))?)
 }
 
 /// `tensor` itself if it lies in memory as `like` does, else a copy that does.
@@ -247,6 +262,8 @@ struct Fired {
     made: Mutex<Option<(Tensor, Tensor)>>,
     surrogate: Arc<dyn Surrogate>,
     share: Share<f64>,
+    /// Steps that saw the same input.
+    repeats: i64,
 }
 
 impl Function for Fired {
@@ -265,7 +282,7 @@ impl Function for Fired {
             ));
         }
         let over = &ctx.saved_tensors()?[0];
-        let out = over.f_empty_like()?;
+        let out = row(over, self.repeats, 0)?.f_empty_like()?;
         match over.f_kind()? {
             Kind::Float => self.sweep::<f32>(over, grad, &out)?,
             _ => self.sweep::<f64>(over, grad, &out)?,
@@ -279,7 +296,15 @@ impl Fired {
         let Some(pointwise) = self.surrogate.pointwise() else { return Ok(()) };
         let grad = laid_out_like(over, grad)?;
         sweep([Some(out)], [Some(over), Some(&grad)], |[mut out], [over, grad]| {
-            R::sweep_with(pointwise, over.row(0), grad.row(0), self.share, out.row(0));
+            let out = out.row(0);
+            R::sweep_with(pointwise, over.row(0), grad.row(0), self.share, out);
+            // An input of several steps gets the sum of their gradients.
+            let mut more = [R::of(0.0); PIECE];
+            for k in 1..self.repeats as usize {
+                let more = &mut more[..out.len()];
+                R::sweep_with(pointwise, over.row(k), grad.row(k), self.share, more);
+                out.iter_mut().zip(more).for_each(|(out, more)| *out = *out + *more);
+            }
         })
     }
 }

@@ -19,6 +19,7 @@ use tch::Tensor;
 use super::fused;
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::{expect_steps, Memory};
+use crate::signal::Signal;
 use crate::surrogate::{fire, Surrogate};
 
 /// The options of a LIF node, checked.
@@ -66,28 +67,36 @@ impl Lif {
         Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None, own_v: 0, own_trace: 0 })
     }
 
-    /// `time_steps` steps on x `[time_steps * N, ...]`: moves v, and the trace if there is one to keep.
+    /// `time_steps` steps on x `[time_steps * N, ...]`, or a constant `[N, ...]`: moves v, and the trace if there
+    /// is one to keep.
     ///
     /// An error leaves both as they were.
     pub(super) fn steps(
         &mut self,
-        x: &Tensor,
+        x: &Signal,
         time_steps: i64,
         trace: Option<&mut Memory>,
         options: Options,
     ) -> Result<Spikes> {
         guarded(self.node, || {
-            expect_float(&format!("{}'s input", self.node), x)?;
-            expect_steps(self.node, x, time_steps)?;
-            let first = row(x, time_steps, 0)?;
+            expect_float(&format!("{}'s input", self.node), x.value())?;
+            let able = fused::is_able(self, x.value());
+            // Only the sweep takes a constant as it is.
+            let spread = matches!(x, Signal::Constant(_)) && !(able && x.value().dim() > 0);
+            let spread = spread.then(|| x.shallow_clone().spread(time_steps)).transpose()?;
+            let x = spread.as_ref().unwrap_or(x);
+            let rows = if matches!(x, Signal::Constant(_)) { 1 } else { time_steps };
+            let x = x.value();
+            expect_steps(self.node, x, rows)?;
+            let first = row(x, rows, 0)?;
             if let Some(v) = &self.v {
                 expect_fresh(self.node, "membrane potential v", v, &first)?;
             }
             if let Some(trace) = trace.as_ref().and_then(|trace| trace.as_ref()) {
                 expect_fresh(self.node, "trace", trace, &first)?;
             }
-            if fused::is_able(self, x) {
-                return fused::steps(self, x, time_steps, trace, options);
+            if able {
+                return fused::steps(self, x, rows, time_steps, trace, options);
             }
             let Spikes { spike, trace } = self.composed_steps(x, time_steps, trace, options.train)?;
             if options.scale == 1.0 {

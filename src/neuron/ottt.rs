@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::lif::{Lif, Options, Spikes};
 use crate::error::Result;
-use crate::module::{Layout, Memory, OnlineModule, Parameter};
+use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 use crate::surrogate::{Sigmoid, Surrogate};
 
@@ -125,12 +125,15 @@ impl OnlineModule for OtttLifNode {
 
     fn scaled_steps(&mut self, x: &Signal, time_steps: i64, train: bool, scale: f64) -> Result<Signal> {
         let trace = train.then_some(&mut self.trace);
-        let Spikes { spike, trace } =
-            self.lif.steps(x.value(), time_steps, trace, Options { train, scale })?;
+        let Spikes { spike, trace } = self.lif.steps(x, time_steps, trace, Options { train, scale })?;
         Ok(match trace {
             Some(trace) => Signal::SpikeTrace { spike, trace },
             None => Signal::Dense(spike),
         })
+    }
+
+    fn constant(&mut self) -> Constant {
+        Constant::Takes
     }
 
     fn takes_scale(&self) -> bool {

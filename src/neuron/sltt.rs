@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::lif::{Lif, Options};
 use crate::error::Result;
-use crate::module::{Layout, Memory, OnlineModule, Parameter};
+use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 use crate::surrogate::{Sigmoid, Surrogate};
 
@@ -91,7 +91,11 @@ impl OnlineModule for SlttLifNode {
     }
 
     fn scaled_steps(&mut self, x: &Signal, time_steps: i64, train: bool, scale: f64) -> Result<Signal> {
-        Ok(Signal::Dense(self.lif.steps(x.value(), time_steps, None, Options { train, scale })?.spike))
+        Ok(Signal::Dense(self.lif.steps(x, time_steps, None, Options { train, scale })?.spike))
+    }
+
+    fn constant(&mut self) -> Constant {
+        Constant::Takes
     }
 
     fn takes_scale(&self) -> bool {

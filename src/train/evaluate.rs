@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::sequence::holding_weights;
+use super::sequence::{holding_weights, input};
 use crate::error::{guarded, Error, Result};
 use crate::module::OnlineModule;
 
@@ -25,8 +25,8 @@ pub fn evaluate(net: &mut (impl OnlineModule + ?Sized), x_seq: &Tensor) -> Resul
     let result = holding_weights(net, |net| {
         let mut total: Option<Tensor> = None;
         for t in 0..x_seq.size()[1] {
-            let x = x_seq.f_select(1, t)?.into();
-            let y = guarded("the network", || net.step(&x, false))?.into_value();
+            let x = input(net.constant(), x_seq, t, 1)?;
+            let y = guarded("the network", || net.steps(&x, 1, false))?.into_value();
             total = Some(match total {
                 Some(total) => total.f_add(&y)?,
                 None => y,

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::sequence::{expect_loss, expect_sequences, holding_weights};
+use super::sequence::{expect_loss, expect_sequences, holding_weights, input};
 use super::Optimizer;
 use crate::error::{guarded, Error, Result};
 use crate::module::{expect_steps, OnlineModule};
@@ -150,7 +150,9 @@ struct Sequence<'a, F> {
 impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
     /// Steps `t .. t + k`: forward, loss, backward.
     fn pass(&mut self, net: &mut (impl OnlineModule + ?Sized), t: i64, k: i64) -> Result<()> {
-        let y = guarded("the network", || net.steps(&steps(self.x_seq, t, k)?.into(), k, true))?.into_value();
+        let x = input(net.constant(), self.x_seq, t, k)?;
+        let y = guarded("the network", || net.steps(&x, k, true))?;
+        let y = y.into_value();
         expect_steps("the loss", &y, k)?;
         let mut loss: Option<Tensor> = None;
         for step in 0..k {
@@ -179,12 +181,4 @@ impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
         });
         Ok(())
     }
-}
-
-/// Steps `t .. t + k` of `[B, T, ...]` as `[k * B, ...]`, one step after another.
-fn steps(x_seq: &Tensor, t: i64, k: i64) -> Result<Tensor> {
-    Ok(match k {
-        1 => x_seq.f_select(1, t)?,
-        _ => x_seq.f_narrow(1, t, k)?.f_transpose(0, 1)?.f_flatten(0, 1)?,
-    })
 }

@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use crate::error::{guarded, Error, Result};
-use crate::module::OnlineModule;
+use crate::module::{Constant, OnlineModule};
+use crate::signal::Signal;
 
 /// Repeats a batch `[B, ...]` over time: `[B, T, ...]`, without a copy.
 ///
@@ -74,4 +75,15 @@ pub(super) fn holding_weights<M: OnlineModule + ?Sized, T>(
     let result = guarded("the network", || net.hold_weights().and_then(|()| body(net)));
     let released = guarded("the network", || net.release_weights());
     result.and_then(|result| released.map(|()| result))
+}
+
+/// Steps `t .. t + k` of `[B, T, ...]`, one after another; a constant where they are the same by their strides
+/// and the network takes that.
+pub(super) fn input(constant: Constant, x_seq: &Tensor, t: i64, k: i64) -> Result<Signal> {
+    let repeats = x_seq.stride()[1] == 0 || x_seq.size()[1] == 1;
+    Ok(match k {
+        _ if repeats && constant == Constant::Takes => Signal::Constant(x_seq.f_select(1, 0)?),
+        1 => x_seq.f_select(1, t)?.into(),
+        _ => x_seq.f_narrow(1, t, k)?.f_transpose(0, 1)?.f_flatten(0, 1)?.into(),
+    })
 }

@@ -1,7 +1,10 @@
 //! Several time steps in one pass: the same numbers as one after another.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
 use rstest::rstest;
-use spiketrace::train::{ottt_online_training, OtttTrainingConfig, SequenceOutput, Update};
+use spiketrace::train::{ottt_online_training, repeat_over_time, OtttTrainingConfig, SequenceOutput, Update};
 use spiketrace::{
     with_fast_paths, with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d,
     FastPaths, Flatten, Identity, Layer, MaxPool2d, Memory, OnlineModule, OtttLifConfig, OtttLifNode,
@@ -58,7 +61,11 @@ fn everything(vs: &VarStore) -> OtttSequential {
 }
 
 /// Gradients, what training returned, and the state afterwards.
-fn train(config: OtttTrainingConfig, paths: FastPaths) -> (Vec<Tensor>, SequenceOutput, Vec<Tensor>) {
+fn train(
+    config: OtttTrainingConfig,
+    paths: FastPaths,
+    constant: bool,
+) -> (Vec<Tensor>, SequenceOutput, Vec<Tensor>) {
     let mut vs = VarStore::new(Device::Cpu);
     let mut net = everything(&vs);
     vs.double();
@@ -67,6 +74,7 @@ fn train(config: OtttTrainingConfig, paths: FastPaths) -> (Vec<Tensor>, Sequence
         tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&values));
     }
     let x = numbers(&[3, 7, 2, 8, 8], 100) + 1.0;
+    let x = if constant { repeat_over_time(&x.select(1, 0), 7).unwrap() } else { x };
     let target = numbers(&[3, 7, 3], 101);
     let mut optimizer = nn::Sgd::default().build(&vs, 0.0).unwrap();
     let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
@@ -92,12 +100,14 @@ fn assert_close(got: &Tensor, expected: &Tensor, what: &str) {
 
 #[rstest]
 fn k_steps_in_one_pass_give_the_gradients_of_single_steps(
-    #[values(2, 3, 4, 6, 7, 50)] steps_per_pass: i64,
+    #[values(1, 2, 3, 4, 6, 7, 50)] steps_per_pass: i64,
     #[values(FastPaths::default(), FastPaths::NONE)] paths: FastPaths,
+    #[values(false, true)] constant: bool,
 ) {
     let update = Update::EndOfSequence;
-    let (grads, out, state) = train(update.into(), FastPaths::NONE);
-    let (k_grads, k_out, k_state) = train(OtttTrainingConfig { update, steps_per_pass }, paths);
+    let (grads, out, state) = train(update.into(), FastPaths::NONE, constant);
+    let config = OtttTrainingConfig { update, steps_per_pass };
+    let (k_grads, k_out, k_state) = train(config, paths, constant);
     assert_close(&k_out.outputs, &out.outputs, "outputs");
     assert_close(&k_out.loss, &out.loss, "loss");
     assert_eq!(grads.len(), k_grads.len());
@@ -161,6 +171,55 @@ fn weights_are_held_through_a_sequence_and_released_when_the_loss_fails() {
     assert!(moved.grad().defined());
     let _ = tch::no_grad(|| moved.shallow_clone().uniform_(-1.0, 1.0));
     assert_ne!(layer.forward(&x, true).unwrap(), before);
+}
+
+/// Counts its forward passes.
+#[derive(Debug)]
+struct Runs(nn::Linear, Arc<AtomicUsize>);
+
+impl Layer for Runs {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.forward(x, train)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        Layer::parameters(&self.0)
+    }
+
+    fn is_affine(&self) -> bool {
+        true
+    }
+}
+
+#[rstest]
+#[case::weights_stand_still(Update::EndOfSequence, 1, true, 1)]
+#[case::two_passes(Update::EndOfSequence, 3, true, 1)]
+#[case::weights_move(Update::EveryStep, 1, true, 6)]
+#[case::the_input_changes(Update::EndOfSequence, 1, false, 6)]
+fn a_constant_input_goes_through_the_first_layer_once(
+    #[case] update: Update,
+    #[case] steps_per_pass: i64,
+    #[case] constant: bool,
+    #[case] expected: usize,
+) {
+    let (vs, runs) = (VarStore::new(Device::Cpu), Arc::new(AtomicUsize::new(0)));
+    let first = nn::linear(vs.root() / 0, 4, 4, Default::default());
+    let mut net = OtttSequential::new()
+        .add(Identity)
+        .add(Runs(first, runs.clone()))
+        .add(OtttLifNode::new(Default::default()).unwrap())
+        .add(nn::linear(vs.root() / 2, 4, 2, Default::default()));
+    let mut optimizer = nn::Sgd::default().build(&vs, 0.1).unwrap();
+    let x = repeat_over_time(&Tensor::rand([3, 4], (Kind::Float, Device::Cpu)), 6).unwrap();
+    let x = if constant { x } else { x.contiguous() };
+    let target = Tensor::rand([3, 6, 2], (Kind::Float, Device::Cpu));
+    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
+    let config = OtttTrainingConfig { update, steps_per_pass };
+    let before = vs.variables()["0.weight"].copy();
+    ottt_online_training(&mut net, &mut optimizer, &x, &target, mse, config).unwrap();
+    assert_eq!(runs.load(Ordering::Relaxed), expected);
+    assert_ne!(vs.variables()["0.weight"], before, "the first layer learned");
 }
 
 #[derive(Debug)]
