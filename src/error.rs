@@ -181,6 +181,13 @@ pub(crate) fn guarded<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result
     catch_panic(what, body).and_then(|result| result)
 }
 
+/// Of a fused operation that is differentiated twice.
+pub(crate) fn no_second_derivative(what: &str) -> Error {
+    Error::Gradient(format!(
+        "{what} has no second derivative in one sweep; run it in with_fast_paths(FastPaths::NONE, ..)"
+    ))
+}
+
 /// What libtorch said, of the message of tch's panic about it.
 fn libtorchs_words(panic: &str) -> Option<String> {
     let words = panic.strip_prefix("called `Result::unwrap()` on an `Err` value: Torch(\"")?;

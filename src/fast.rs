@@ -15,6 +15,8 @@ pub struct FastPaths {
     pub held_weights: bool,
     /// Weights on the CPU are standardized in one sweep over memory, and backward likewise.
     pub fused_standardization: bool,
+    /// `OtttLoss` on the CPU is one sweep, its gradient included.
+    pub fused_loss: bool,
     /// Containers lay images out with their channels last for convolutions on the CPU.
     pub channels_last: bool,
 }
@@ -26,6 +28,7 @@ impl Default for FastPaths {
             fused_neuron: true,
             held_weights: true,
             fused_standardization: true,
+            fused_loss: true,
             channels_last: true,
         }
     }
@@ -38,6 +41,7 @@ impl FastPaths {
         fused_neuron: false,
         held_weights: false,
         fused_standardization: false,
+        fused_loss: false,
         channels_last: false,
     };
 }

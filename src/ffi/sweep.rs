@@ -40,11 +40,6 @@ pub(crate) struct Rows<'a, T> {
 }
 
 impl<'a, T> Rows<'a, T> {
-    /// Whether there is such a tensor.
-    pub(crate) fn exists(&self) -> bool {
-        self.count > 0
-    }
-
     pub(crate) fn row(&self, i: usize) -> &'a [T] {
         assert!(i < self.count, "no such row");
         // SAFETY: `sweep` made this of a tensor with `count` rows, which lives through the sweep, and which

@@ -11,7 +11,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::autograd::{Context, Function, Tensors};
-use crate::error::{Error, Result};
+use crate::error::{no_second_derivative, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, sweep_rows, vectorized};
 use crate::surrogate::Real;
@@ -55,11 +55,7 @@ impl Function for Fused {
     fn backward(&self, ctx: &mut Context<'_>, grads: &Tensors) -> Result<Vec<Option<Tensor>>> {
         let Some(grad) = grads.get(0) else { return Ok(vec![None, None]) };
         if grad_enabled() {
-            return Err(Error::Gradient(
-                "weight standardization in one sweep has no second derivative; run it in \
-                 with_fast_paths(FastPaths::NONE, ..)"
-                    .into(),
-            ));
+            return Err(no_second_derivative("weight standardization"));
         }
         let saved = ctx.saved_tensors()?;
         let (dw, d_gain) = match saved[0].f_kind()? {
@@ -145,8 +141,8 @@ mod tests {
 
     #[test]
     fn one_sweep_gives_what_libtorchs_operations_give() {
-        for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::Double, 1e-13)] {
-            for size in [&[5, 3, 3, 3][..], &[70, 2], &[3, 1000], &[1, 33]] {
+        for (kind, tolerance) in [(Kind::Float, 5e-5), (Kind::Double, 1e-13)] {
+            for size in [&[5, 3, 3, 3][..], &[70, 4], &[3, 1000], &[1, 33]] {
                 let random =
                     |size: &[i64]| (Tensor::randn(size, (Kind::Double, Device::Cpu)) + 0.3).to_kind(kind);
                 let mut column = vec![1; size.len()];

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::lif::{row, Lif, Options, Spikes};
 use crate::autograd::{Context, Function, Tensors};
-use crate::error::{Error, Result};
+use crate::error::{no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, is_dense, sweep, PIECE};
 use crate::module::Memory;
@@ -277,9 +277,7 @@ impl Function for Fired {
     fn backward(&self, ctx: &mut Context<'_>, grads: &Tensors) -> Result<Vec<Option<Tensor>>> {
         let Some(grad) = grads.get(0) else { return Ok(vec![None]) };
         if grad_enabled() {
-            return Err(Error::Gradient(
-                "a fused neuron step has no second derivative; run it in with_fast_paths(FastPaths::NONE, ..)".into(),
-            ));
+            return Err(no_second_derivative("a neuron step"));
         }
         let over = &ctx.saved_tensors()?[0];
         let out = row(over, self.repeats, 0)?.f_empty_like()?;

@@ -35,6 +35,7 @@ pub(crate) trait Real:
     fn of(value: f64) -> Self;
     fn abs(self) -> Self;
     fn exp(self) -> Self;
+    fn ln(self) -> Self;
     fn cos(self) -> Self;
     fn sqrt(self) -> Self;
     fn powf(self, exponent: Self) -> Self;
@@ -80,6 +81,11 @@ impl Real for f32 {
     }
 
     #[inline(always)]
+    fn ln(self) -> Self {
+        self.ln()
+    }
+
+    #[inline(always)]
     fn cos(self) -> Self {
         self.cos()
     }
@@ -120,6 +126,11 @@ impl Real for f64 {
     #[inline(always)]
     fn exp(self) -> Self {
         self.exp()
+    }
+
+    #[inline(always)]
+    fn ln(self) -> Self {
+        self.ln()
     }
 
     #[inline(always)]

@@ -1,9 +1,13 @@
 //! OTTT's loss of one time step.
 
-use tch::{Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use super::labels::{expect_labels, expect_outputs};
-use crate::error::{expect_float, guarded, Error, Result};
+use crate::autograd::{Context, Function, Tensors};
+use crate::error::{expect_float, guarded, no_second_derivative, Error, Result};
+use crate::fast::fast_paths;
+use crate::ffi::{grad_enabled, sweep_rows};
+use crate::surrogate::Real;
 
 /// Cross-entropy mixed with mean square error, divided by the count of steps.
 ///
@@ -52,14 +56,96 @@ impl OtttLoss {
         expect_outputs("the network's output", y)?;
         expect_float("the network's output", y)?;
         expect_labels(label, y.size()[0], y.size()[1])?;
-        guarded("OtttLoss", || self.mixed(y, label))
+        guarded("OtttLoss", || {
+            let able = fast_paths().fused_loss && y.device() == Device::Cpu && label.device() == Device::Cpu;
+            if able && matches!(y.f_kind()?, Kind::Float | Kind::Double) {
+                return Ok(Fused { loss: *self }.apply(&[y, &label.f_to_kind(y.f_kind()?)?])?.remove(0));
+            }
+            self.composed(y, label)
+        })
     }
 
-    fn mixed(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
+    fn composed(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
         let ce = y.f_cross_entropy_loss(label, None::<Tensor>, Reduction::Mean, -100, 0.0)?;
         let one_hot = y.f_zeros_like()?.f_scatter_value(1, &label.f_unsqueeze(1)?, 1.0)?;
         let mse = y.f_mse_loss(&one_hot, Reduction::Mean)?;
         let mixed = ce.f_mul_scalar(1.0 - self.lambda)?.f_add(&mse.f_mul_scalar(self.lambda)?)?;
         Ok(mixed.f_div_scalar(self.time_steps as f64)?)
+    }
+}
+
+/// The loss with its gradient in one sweep over the outputs.
+struct Fused {
+    loss: OtttLoss,
+}
+
+impl Function for Fused {
+    fn forward(&self, ctx: &mut Context<'_>, inputs: &Tensors) -> Result<Vec<Tensor>> {
+        let (y, label) = (inputs[0].f_contiguous()?, inputs[1].f_contiguous()?);
+        match y.f_kind()? {
+            Kind::Float => self.run::<f32>(ctx, &y, &label),
+            _ => self.run::<f64>(ctx, &y, &label),
+        }
+    }
+
+    fn backward(&self, ctx: &mut Context<'_>, grads: &Tensors) -> Result<Vec<Option<Tensor>>> {
+        let Some(grad) = grads.get(0) else { return Ok(vec![None, None]) };
+        if grad_enabled() {
+            return Err(no_second_derivative("OtttLoss"));
+        }
+        Ok(vec![Some(ctx.saved_tensors()?[0].f_mul(grad)?), None])
+    }
+}
+
+impl Fused {
+    fn run<R: Real>(&self, ctx: &mut Context<'_>, y: &Tensor, label: &Tensor) -> Result<Vec<Tensor>> {
+        let (losses, slope) = (label.f_empty_like()?, y.f_empty_like()?);
+        let samples = (y.size()[0] * self.loss.time_steps) as f64;
+        let ce_share = R::of((1.0 - self.loss.lambda) / samples);
+        let mse_share = R::of(self.loss.lambda / samples / y.size()[1] as f64);
+        sweep_rows([&losses, &slope], [y, label], |[loss, slope], [y, label]: [&[R]; 2]| {
+            let largest = y.iter().fold(y[0], |most, &y| if y > most { y } else { most });
+            let sum = y.iter().fold(R::of(0.0), |sum, &y| sum + (y - largest).exp());
+            (loss[0]) = R::of(0.0);
+            for (class, (&y, slope)) in y.iter().zip(slope).enumerate() {
+                let target = if R::of(class as f64) == label[0] { R::of(1.0) } else { R::of(0.0) };
+                let likely = (y - largest).exp() / sum;
+                *slope = ce_share * (likely - target) + R::of(2.0) * mse_share * (y - target);
+                let ce = target * (sum.ln() - (y - largest));
+                loss[0] = loss[0] + ce_share * ce + mse_share * (y - target).square();
+            }
+        })?;
+        ctx.save_for_backward(&[&slope])?;
+        Ok(vec![losses.f_sum(losses.f_kind()?)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sweep_gives_what_libtorchs_operations_give() {
+        for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::Double, 1e-14)] {
+            for (batch, classes, scale) in [(1, 10, 1.0), (64, 10, 5.0), (3, 1, 1.0), (5, 300, 100.0)] {
+                let y = (Tensor::randn([batch, classes], (Kind::Double, Device::Cpu)) * scale).to_kind(kind);
+                let label = Tensor::randint(classes, [batch], (Kind::Int64, Device::Cpu));
+                let loss = OtttLoss::new(0.3, 6).unwrap();
+                let run = |forward: &dyn Fn(&Tensor) -> Result<Tensor>| {
+                    let y = y.detach().set_requires_grad(true);
+                    let loss = forward(&y).unwrap();
+                    (&loss * 1.7).backward();
+                    [loss.detach(), y.grad()]
+                };
+                let expected = run(&|y| loss.composed(y, &label));
+                let got = run(&|y| loss.forward(y, &label));
+                for (got, expected) in got.iter().zip(&expected) {
+                    assert_eq!(got.size(), expected.size());
+                    let worst = (got - expected).abs().max().double_value(&[]);
+                    let scale = expected.abs().max().double_value(&[]);
+                    assert!(worst <= tolerance * scale, "{kind:?} {batch} {classes}: {worst:e} of {scale:e}");
+                }
+            }
+        }
     }
 }
