@@ -10,9 +10,11 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use spiketrace::train::{accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss};
+use spiketrace::train::{
+    accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig,
+};
 use spiketrace::{OnlineModule, OtttSequential};
-use tch::nn::{self, OptimizerConfig, VarStore};
+use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Kind, Tensor};
 
@@ -29,6 +31,7 @@ use options::{Options, Settings};
 use report::{Epoch, Report};
 
 fn main() -> Result<()> {
+    spiketrace::keep_freed_memory();
     let (settings, data) = Options::parse().resolve()?;
     let mut report = Report::create(&settings)?;
     if settings.threads > 0 {
@@ -43,7 +46,8 @@ fn main() -> Result<()> {
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
 
-    let mut optimizer = nn::sgd(0.9, 0.0, settings.weight_decay, false).build(&vs, settings.lr)?;
+    let config = SgdConfig { momentum: 0.9, weight_decay: settings.weight_decay, ..Default::default() };
+    let mut optimizer = Sgd::new(&vs.trainable_variables(), config)?;
     for epoch in 1..=settings.epochs {
         let lr = cosine(settings.lr, epoch, settings.epochs);
         optimizer.set_lr(lr);
@@ -67,7 +71,7 @@ fn main() -> Result<()> {
 /// One pass over the training images: mean loss, accuracy, images per second.
 fn train_epoch(
     net: &mut OtttSequential,
-    optimizer: &mut nn::Optimizer,
+    optimizer: &mut Sgd,
     data: &Dataset,
     settings: &Settings,
     epoch: i64,

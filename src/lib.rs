@@ -38,6 +38,7 @@ pub mod train;
 pub use autograd::{gradcheck, replace_for_grad, Context, Function, GradcheckConfig, Tensors};
 pub use error::{Error, Result};
 pub use fast::{with_fast_paths, FastPaths};
+pub use ffi::keep_freed_memory;
 pub use layer::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Flatten,
     GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, SpikeTraceOp, WithParameters,

@@ -26,6 +26,7 @@ fn main() -> Result<()> {
         println!("run scripts/compare, which starts this and the reference side by side");
         return Ok(());
     };
+    spiketrace::keep_freed_memory();
     tch::set_num_threads(threads.parse()?);
 
     let (network, mode) = case.split_once('-').context("a case is called NETWORK-MODE")?;

@@ -13,10 +13,12 @@ use tch::Tensor;
 
 use crate::error::{catch_panic, Error, Result};
 
+mod heap;
 mod optimizer;
 mod raw;
 mod sweep;
 
+pub use heap::keep_freed_memory;
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use raw::{AdamOptions, SgdOptions};
 pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, Element, PIECE};
