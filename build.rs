@@ -20,7 +20,9 @@ fn main() {
         .std("c++17")
         .opt_level(2)
         .debug(false)
-        .files(["seam", "one_pass", "sweep", "optimizer"].map(|name| format!("src/ffi/{name}.cpp")))
+        .files(
+            ["seam", "one_pass", "sweep", "optimizer", "autocast"].map(|name| format!("src/ffi/{name}.cpp")),
+        )
         .define("_GLIBCXX_USE_CXX11_ABI", &*cxx11_abi)
         // System headers: libtorch's warnings are not ours, ours are errors.
         .flag("-isystem")

@@ -31,6 +31,7 @@ mod ffi;
 mod layer;
 mod module;
 mod neuron;
+mod precision;
 mod signal;
 pub mod surrogate;
 pub mod train;
@@ -46,6 +47,7 @@ pub use layer::{
 };
 pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
+pub use precision::{with_precision, Precision};
 pub use signal::Signal;
 
 /// The README's example is a test.

@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context, Result};
 use spiketrace::train::{
     ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
-use spiketrace::OnlineModule;
+use spiketrace::{with_precision, OnlineModule, Precision};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
@@ -33,9 +33,10 @@ fn main() -> Result<()> {
     let config = match mode {
         "online" => Update::EveryStep.into(),
         "k1" => Update::EndOfSequence.into(),
-        "k6" => OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass: 6 },
+        "k6" | "k6-bf16" => OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass: 6 },
         _ => bail!("no mode {mode}"),
     };
+    let precision = if mode.ends_with("bf16") { Precision::BFloat16 } else { Precision::Full };
     let vs = VarStore::new(Device::Cpu);
     let mut net = networks::build(network, &vs.root())?;
     let stored: std::collections::HashMap<_, _> = Tensor::read_safetensors(&file)?.into_iter().collect();
@@ -55,7 +56,9 @@ fn main() -> Result<()> {
         let mut loss = 0.0;
         for _ in 0..sequences {
             let forward = |y: &Tensor, label: &Tensor| loss_fn.forward(y, label);
-            let out = ottt_online_training(&mut net, &mut optimizer, &x_seq, &label_seq, forward, config)?;
+            let out = with_precision(precision, || {
+                ottt_online_training(&mut net, &mut optimizer, &x_seq, &label_seq, forward, config)
+            })?;
             net.reset();
             loss = f64::try_from(&out.loss)?;
         }

@@ -25,6 +25,14 @@ pub(super) struct Callbacks {
     pub(super) drop: unsafe extern "C" fn(*mut c_void),
 }
 
+/// libtorch's automatic casts.
+#[repr(C)]
+pub(super) struct Autocast {
+    pub(super) dtype: i8,
+    pub(super) enabled: bool,
+    pub(super) cache: bool,
+}
+
 /// What libtorch's fused SGD is told.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +56,10 @@ pub(crate) struct AdamOptions {
     pub(crate) decoupled: bool,
 }
 
-// seam.cpp and optimizer.cpp assert the same.
+// The C++ side asserts the same.
 const _: () = assert!(size_of::<Callbacks>() == 3 * size_of::<usize>());
 const _: () = assert!(size_of::<SgdOptions>() == 40 && size_of::<AdamOptions>() == 48);
+const _: () = assert!(size_of::<Autocast>() == 3);
 
 extern "C" {
     pub(super) fn spiketrace_list_new() -> *mut List;
@@ -111,6 +120,8 @@ extern "C" {
         options: *const AdamOptions,
     ) -> *mut c_char;
     pub(super) fn spiketrace_forget_grad(tensor: *const C_tensor);
+
+    pub(super) fn spiketrace_autocast(like: *const C_tensor, state: *mut Autocast) -> *mut c_char;
 
     pub(super) fn spiketrace_text_free(text: *mut c_char);
 }

@@ -54,6 +54,15 @@ typedef void (*SpiketraceSweepBody)(const void* call, int64_t begin, int64_t n);
 // Calls `body` on pieces of a dense tensor that it writes, from libtorch's threads where it pays.
 char* spiketrace_sweep(const at::Tensor* output, int64_t grain, SpiketraceSweepBody body, const void* call);
 
+// libtorch's automatic casts on this thread.
+typedef struct SpiketraceAutocast {
+  int8_t dtype;
+  bool enabled, cache;
+} SpiketraceAutocast;
+
+// Sets them for the device of `like`; `state` is the new one, and becomes the former.
+char* spiketrace_autocast(const at::Tensor* like, SpiketraceAutocast* state);
+
 typedef struct SpiketraceSgd {
   double lr, momentum, dampening, weight_decay;
   bool nesterov;

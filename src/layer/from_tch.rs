@@ -3,8 +3,9 @@
 use tch::nn::{self, ModuleT};
 use tch::Tensor;
 
+use super::cast::expect_kind_of;
 use super::ws::expect_features;
-use crate::error::{catch_panic, expect_defined, expect_same_type, Error, Result};
+use crate::error::{catch_panic, expect_defined, Error, Result};
 use crate::module::{Layer, Layout, Parameter};
 
 /// Weight and bias under PyTorch's names.
@@ -60,7 +61,7 @@ fn expect_convolvable(layer: &str, x: &Tensor, weight: &Tensor, channels: Option
         None if got % weight.size()[1] != 0 => return wrong(weight.size()[1].to_string()),
         _ => {}
     }
-    expect_same_type(&what, x, weight)
+    expect_kind_of(&what, x, weight)
 }
 
 impl<ND: std::fmt::Debug + Send> Layer for nn::Conv<ND>

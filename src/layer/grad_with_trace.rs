@@ -1,11 +1,12 @@
 //! The value from the spike, the weights' gradient from the trace.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
+use super::cast::{forward, reduced};
 use crate::autograd::replace_for_grad;
 use crate::error::{expect_like, Result};
 use crate::fast::fast_paths;
-use crate::ffi;
+use crate::ffi::{autocast, learn_from};
 use crate::module::{Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
@@ -67,7 +68,7 @@ impl<M: Layer> OnlineModule for GradWithTrace<M> {
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         Ok(Signal::Dense(match x {
-            Signal::Dense(x) => self.module.forward_steps(x, time_steps, train)?,
+            Signal::Dense(x) => forward(&mut self.module, x, time_steps, train)?,
             Signal::Constant(_) => {
                 return self.steps(&x.shallow_clone().spread(time_steps)?, time_steps, train)
             }
@@ -115,15 +116,27 @@ pub(super) fn grad_with_trace(
 ) -> Result<Tensor> {
     expect_like("the trace", trace, "the spike", spike)?;
     let value = if fast_paths().one_pass && module.is_affine() && !trace.requires_grad() {
-        let y = module.forward_steps(spike, time_steps, train)?;
-        if !y.requires_grad() || ffi::learn_from(&y, spike, trace)? {
+        let (y, learns) = match reduced(module, spike) {
+            Some(kind) => {
+                let (spike, trace) = (spike.f_to_kind(kind)?, trace.f_to_kind(kind)?);
+                let y = autocast(&spike, kind, || module.forward_steps(&spike, time_steps, train))?;
+                let learns = !y.requires_grad() || learn_from(&y, &spike, &trace)?;
+                (y.f_to_kind(Kind::Float)?, learns)
+            }
+            None => {
+                let y = module.forward_steps(spike, time_steps, train)?;
+                let learns = !y.requires_grad() || learn_from(&y, spike, trace)?;
+                (y, learns)
+            }
+        };
+        if learns {
             return Ok(y);
         }
         y.f_detach()?
     } else {
         let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
-        module.forward_steps(spike, time_steps, train)?
+        forward(module, spike, time_steps, train)?
     };
-    let for_grad = module.forward_steps(&replace_for_grad(spike, trace)?, time_steps, train)?;
+    let for_grad = forward(module, &replace_for_grad(spike, trace)?, time_steps, train)?;
     replace_for_grad(&for_grad, &value)
 }

@@ -1,5 +1,6 @@
 //! Layers, and the wrappers and the container that carry spikes with their traces through them.
 
+mod cast;
 mod dropout;
 mod from_tch;
 mod grad_with_trace;

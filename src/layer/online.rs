@@ -1,5 +1,6 @@
 //! Every layer is an online module: its parameters decide what a spike with its trace meets.
 
+use super::cast::forward;
 use super::grad_with_trace::grad_with_trace;
 use super::spike_trace_op::spike_trace_op;
 use crate::error::Result;
@@ -13,8 +14,8 @@ impl<L: Layer> OnlineModule for L {
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
         match x {
-            Signal::Constant(x) => Ok(Signal::Constant(self.forward(x, train)?)),
-            Signal::Dense(x) => Ok(Signal::Dense(self.forward_steps(x, time_steps, train)?)),
+            Signal::Constant(x) => Ok(Signal::Constant(forward(self, x, 1, train)?)),
+            Signal::Dense(x) => Ok(Signal::Dense(forward(self, x, time_steps, train)?)),
             Signal::SpikeTrace { spike, trace } if Layer::parameters(self).is_empty() => {
                 spike_trace_op(self, spike, trace, time_steps, train)
             }

@@ -17,8 +17,9 @@ use std::borrow::Borrow;
 use tch::nn::{Init, Path};
 use tch::Tensor;
 
+use super::cast::expect_kind_of;
 use super::standardize::standardize;
-use crate::error::{expect_same_type, guarded, Error, Result};
+use crate::error::{guarded, Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::backward_from;
 use crate::module::{Layer, Layout, Parameter};
@@ -289,7 +290,7 @@ impl Layer for WsConv2d {
                 "compare with the layer below",
             ));
         }
-        expect_same_type(&format!("{}'s input", self.name()), x, &self.weight.weight)?;
+        expect_kind_of(&format!("{}'s input", self.name()), x, &self.weight.weight)?;
         let WsConv2dConfig { stride, padding, dilation, groups, .. } = self.config;
         let (w, b) = (self.weight.current()?, self.weight.bias.as_ref());
         Ok(x.f_conv2d(&w, b, [stride; 2], [padding; 2], [dilation; 2], groups)?)
@@ -328,5 +329,5 @@ pub(super) fn expect_features(layer: &str, x: &Tensor, weight: &Tensor) -> Resul
         let what = format!("{layer}'s input");
         return Err(Error::shape(&what, format!("[.., {features}]"), x, "compare with the layer below"));
     }
-    expect_same_type(&format!("{layer}'s input"), x, weight)
+    expect_kind_of(&format!("{layer}'s input"), x, weight)
 }

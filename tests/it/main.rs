@@ -9,4 +9,5 @@ mod memory;
 mod one_pass;
 mod oracle;
 mod parity;
+mod precision;
 mod steps_per_pass;
