@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 
 use super::lif::{row, Lif, Options, Spikes};
+use super::through_time::is_through_time;
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
@@ -21,6 +22,7 @@ use crate::surrogate::{Real, Share, Surrogate};
 /// Whether steps on `x` can be taken in one sweep.
 pub(super) fn is_able(lif: &Lif, x: &Tensor) -> bool {
     fast_paths().fused_neuron
+        && !is_through_time()
         && x.device() == Device::Cpu
         && lif.surrogate.pointwise().is_some()
         && matches!(x.f_kind(), Ok(Kind::Float | Kind::Double))

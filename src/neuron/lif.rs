@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::fused;
+use super::through_time::is_through_time;
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::{expect_steps, Memory};
 use crate::signal::Signal;
@@ -117,7 +118,9 @@ impl Lif {
     ) -> Result<Spikes> {
         let (mut spikes, mut traces) = (Vec::new(), Vec::new());
         let mut a = trace.as_ref().and_then(|trace| trace.as_ref()).map(Tensor::detach);
-        let mut v = self.v.as_ref().map(Tensor::detach);
+        // The one place where time is cut from the graph, or not.
+        let carried = |v: &Tensor| if is_through_time() { v.shallow_clone() } else { v.detach() };
+        let mut v = self.v.as_ref().map(carried);
         for t in 0..time_steps {
             let x = row(x, time_steps, t)?;
             let before = v.take().map_or_else(|| x.f_full_like(self.v_reset.unwrap_or(0.0)), Ok)?;
@@ -126,7 +129,7 @@ impl Lif {
             let spike =
                 if train { fire(&over, self.surrogate.clone())? } else { self.surrogate.fire(&over)? };
             let s = spike.detach();
-            v = Some(self.after_spike(&h.detach(), &s)?);
+            v = Some(self.after_spike(&carried(&h), &s)?);
             if trace.is_some() {
                 let next = match &a {
                     Some(a) => a.f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?,

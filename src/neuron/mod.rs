@@ -4,6 +4,8 @@ mod fused;
 mod lif;
 mod ottt;
 mod sltt;
+mod through_time;
 
 pub use ottt::{OtttLifConfig, OtttLifNode};
 pub use sltt::{SlttLifConfig, SlttLifNode};
+pub(crate) use through_time::through_time;

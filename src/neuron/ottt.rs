@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::lif::{Lif, Options, Spikes};
+use super::through_time::is_through_time;
 use crate::error::Result;
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
@@ -124,7 +125,7 @@ impl OnlineModule for OtttLifNode {
     }
 
     fn scaled_steps(&mut self, x: &Signal, time_steps: i64, train: bool, scale: f64) -> Result<Signal> {
-        let trace = train.then_some(&mut self.trace);
+        let trace = (train && !is_through_time()).then_some(&mut self.trace);
         let Spikes { spike, trace } = self.lif.steps(x, time_steps, trace, Options { train, scale })?;
         Ok(match trace {
             Some(trace) => Signal::SpikeTrace { spike, trace },

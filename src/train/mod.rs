@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod adam;
+mod bptt;
 mod evaluate;
 mod fptt;
 mod labels;
@@ -13,6 +14,7 @@ mod sgd;
 
 pub use accuracy::{accuracy, top_k_accuracy};
 pub use adam::{Adam, AdamConfig, AdamState};
+pub use bptt::bptt_training;
 pub use evaluate::evaluate;
 pub use fptt::{fptt_online_training, fptt_online_training_init_w_ra};
 pub use loss::OtttLoss;

@@ -161,19 +161,12 @@ impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
             let target = self.target_seq.f_select(1, t + step)?.f_contiguous()?;
             let own = guarded("the loss", || (self.loss_fn)(&y, &target))?;
             expect_loss(&own)?;
-            loss = Some(match loss {
-                Some(loss) => loss.f_add(&own)?,
-                None => own,
-            });
+            add(&mut loss, own)?;
         }
         let loss = loss.unwrap_or_default();
         loss.f_backward()?;
         net.detach();
-        let loss = loss.f_detach()?;
-        self.loss = Some(match self.loss.take() {
-            Some(total) => total.f_add(&loss)?,
-            None => loss,
-        });
+        add(&mut self.loss, loss.f_detach()?)?;
         let y = y.f_detach()?;
         self.outputs.push(match k {
             1 => y.f_unsqueeze(1)?,
@@ -181,4 +174,13 @@ impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
         });
         Ok(())
     }
+}
+
+/// Adds the loss of a step to those before.
+pub(super) fn add(total: &mut Option<Tensor>, loss: Tensor) -> Result<()> {
+    *total = Some(match total.take() {
+        Some(total) => total.f_add(&loss)?,
+        None => loss,
+    });
+    Ok(())
 }

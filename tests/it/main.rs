@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod bptt;
 mod container;
 mod errors;
 mod function;

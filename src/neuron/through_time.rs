@@ -1,0 +1,26 @@
+//! Neurons whose potential keeps its graph, for backpropagation through time.
+
+use std::cell::Cell;
+
+thread_local! {
+    static THROUGH_TIME: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` with neurons on this thread that hand their potential's graph from step to step and keep no trace.
+pub(crate) fn through_time<T>(body: impl FnOnce() -> T) -> T {
+    /// Restores in a panic, too.
+    struct Restore(bool);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            THROUGH_TIME.set(self.0);
+        }
+    }
+
+    let _restore = Restore(THROUGH_TIME.replace(true));
+    body()
+}
+
+pub(super) fn is_through_time() -> bool {
+    THROUGH_TIME.get()
+}
