@@ -114,7 +114,7 @@ pub fn ottt_online_training(
     let config = config.into();
     config.check()?;
     let time_steps = x_seq.size()[1];
-    let mut sequence = Sequence { x_seq, target_seq, loss_fn, loss: None, outputs: Vec::new() };
+    let mut sequence = Sequence { x_seq, target_seq, loss_fn, loss: None, outputs: None };
     match config.update {
         Update::EveryStep => {
             for t in 0..time_steps {
@@ -132,8 +132,8 @@ pub fn ottt_online_training(
             optimizer.step()?;
         }
     }
-    let outputs = Tensor::f_cat(&sequence.outputs, 1)?;
-    Ok(SequenceOutput { loss: sequence.loss.unwrap_or_default(), outputs })
+    let Sequence { loss, outputs, .. } = sequence;
+    Ok(SequenceOutput { loss: loss.unwrap_or_default(), outputs: outputs.unwrap_or_default() })
 }
 
 /// A sequence on its way through the network.
@@ -143,8 +143,8 @@ struct Sequence<'a, F> {
     loss_fn: F,
     /// Of the steps so far.
     loss: Option<Tensor>,
-    /// Of the steps so far, each `[B, K, ...]`.
-    outputs: Vec<Tensor>,
+    /// `[B, T, ...]`, filled up to here: one tensor, since many small ones between the large would scatter the heap.
+    outputs: Option<Tensor>,
 }
 
 impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
@@ -167,11 +167,15 @@ impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
         loss.f_backward()?;
         net.detach();
         add(&mut self.loss, loss.f_detach()?)?;
-        let y = y.f_detach()?;
-        self.outputs.push(match k {
-            1 => y.f_unsqueeze(1)?,
-            _ => y.f_unflatten(0, [k, -1])?.f_transpose(0, 1)?,
-        });
+        let y = y.f_detach()?.f_unflatten(0, [k, -1])?.f_transpose(0, 1)?;
+        if self.outputs.is_none() {
+            let mut size = y.size();
+            size[1] = self.x_seq.size()[1];
+            self.outputs = Some(y.f_new_empty(size, (y.f_kind()?, y.device()))?);
+        }
+        if let Some(outputs) = &self.outputs {
+            guarded("the outputs", || Ok(outputs.f_narrow(1, t, k)?.f_copy_(&y).map(drop)?))?;
+        }
         Ok(())
     }
 }
