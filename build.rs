@@ -21,7 +21,8 @@ fn main() {
         .opt_level(2)
         .debug(false)
         .files(
-            ["seam", "one_pass", "sweep", "optimizer", "autocast"].map(|name| format!("src/ffi/{name}.cpp")),
+            ["seam", "one_pass", "sweep", "optimizer", "autocast", "cuda"]
+                .map(|name| format!("src/ffi/{name}.cpp")),
         )
         .define("_GLIBCXX_USE_CXX11_ABI", &*cxx11_abi)
         // System headers: libtorch's warnings are not ours, ours are errors.

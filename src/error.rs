@@ -55,6 +55,10 @@ pub enum Error {
         got: Device,
     },
 
+    /// CUDA is asked for and not to be had.
+    #[error("there is no CUDA: {0}; or use the device cpu")]
+    NoCuda(String),
+
     /// An option or argument is outside its range.
     #[error("{name} is {got}, expected {expected}")]
     Argument {

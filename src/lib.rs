@@ -25,6 +25,7 @@
 mod autograd;
 #[cfg(feature = "data")]
 pub mod data;
+mod device;
 mod error;
 mod fast;
 mod ffi;
@@ -37,6 +38,7 @@ pub mod surrogate;
 pub mod train;
 
 pub use autograd::{gradcheck, replace_for_grad, Context, Function, GradcheckConfig, Tensors};
+pub use device::device;
 pub use error::{Error, Result};
 pub use fast::{with_fast_paths, FastPaths};
 pub use ffi::keep_freed_memory;

@@ -176,24 +176,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn device(text: &str) -> Result<Device, String> {
-    let missing = || {
-        "this libtorch sees no CUDA device; is it the CPU build, or the driver missing? use --device cpu"
-            .to_owned()
-    };
-    match text {
-        "auto" => Ok(Device::cuda_if_available()),
-        "cpu" => Ok(Device::Cpu),
-        "cuda" => device("cuda:0"),
-        _ => {
-            let index = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-            let index: usize = index.ok_or("expected auto, cpu, cuda or cuda:N")?;
-            match tch::Cuda::device_count() {
-                0 => Err(missing()),
-                count if (index as i64) < count => Ok(Device::Cuda(index)),
-                count => Err(format!("there are {count} CUDA devices, numbered from 0")),
-            }
-        }
-    }
+    spiketrace::device(text).map_err(|error| error.to_string())
 }
 
 fn as_text<S: serde::Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {

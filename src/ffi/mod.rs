@@ -14,12 +14,14 @@ use tch::Tensor;
 use crate::error::{catch_panic, Error, Result};
 
 mod autocast;
+mod cuda;
 mod heap;
 mod optimizer;
 mod raw;
 mod sweep;
 
 pub(crate) use autocast::autocast;
+pub(crate) use cuda::{launch, load_cuda};
 pub use heap::keep_freed_memory;
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use raw::{AdamOptions, SgdOptions};

@@ -121,6 +121,15 @@ extern "C" {
     ) -> *mut c_char;
     pub(super) fn spiketrace_forget_grad(tensor: *const C_tensor);
 
+    pub(super) fn spiketrace_load_cuda() -> *mut c_char;
+    pub(super) fn spiketrace_launch(
+        code: *const c_char,
+        name: *const c_char,
+        outputs: i32,
+        input: *const List,
+        output: *mut List,
+    ) -> *mut c_char;
+
     pub(super) fn spiketrace_autocast(like: *const C_tensor, state: *mut Autocast) -> *mut c_char;
 
     pub(super) fn spiketrace_text_free(text: *mut c_char);

@@ -54,6 +54,13 @@ typedef void (*SpiketraceSweepBody)(const void* call, int64_t begin, int64_t n);
 // Calls `body` on pieces of a dense tensor that it writes, from libtorch's threads where it pays.
 char* spiketrace_sweep(const at::Tensor* output, int64_t grain, SpiketraceSweepBody body, const void* call);
 
+// Loads libtorch_cuda, where it is to be found.
+char* spiketrace_load_cuda();
+
+// Runs the element-wise CUDA function `name` of `code`, compiled at its first call, on CUDA tensors.
+char* spiketrace_launch(const char* code, const char* name, int32_t outputs, const SpiketraceList* in,
+                        SpiketraceList* out);
+
 // libtorch's automatic casts on this thread.
 typedef struct SpiketraceAutocast {
   int8_t dtype;

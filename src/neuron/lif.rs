@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::fused;
 use super::through_time::is_through_time;
+use super::{cuda, fused};
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::{expect_steps, Memory};
 use crate::signal::Signal;
@@ -99,7 +99,7 @@ impl Lif {
             if able {
                 return fused::steps(self, x, rows, time_steps, trace, options);
             }
-            let Spikes { spike, trace } = self.composed_steps(x, time_steps, trace, options.train)?;
+            let Spikes { spike, trace } = self.single_steps(x, time_steps, trace, options.train)?;
             if options.scale == 1.0 {
                 return Ok(Spikes { spike, trace });
             }
@@ -108,8 +108,8 @@ impl Lif {
         })
     }
 
-    /// The steps in libtorch's operations: for any kind, device and surrogate.
-    fn composed_steps(
+    /// The steps one after another: each in one kernel on CUDA, else in libtorch's operations.
+    fn single_steps(
         &mut self,
         x: &Tensor,
         time_steps: i64,
@@ -118,27 +118,16 @@ impl Lif {
     ) -> Result<Spikes> {
         let (mut spikes, mut traces) = (Vec::new(), Vec::new());
         let mut a = trace.as_ref().and_then(|trace| trace.as_ref()).map(Tensor::detach);
-        // The one place where time is cut from the graph, or not.
-        let carried = |v: &Tensor| if is_through_time() { v.shallow_clone() } else { v.detach() };
         let mut v = self.v.as_ref().map(carried);
         for t in 0..time_steps {
             let x = row(x, time_steps, t)?;
-            let before = v.take().map_or_else(|| x.f_full_like(self.v_reset.unwrap_or(0.0)), Ok)?;
-            let h = self.charge(&before, &x)?;
-            let over = h.f_sub_scalar(self.v_threshold)?;
-            let spike =
-                if train { fire(&over, self.surrogate.clone())? } else { self.surrogate.fire(&over)? };
-            let s = spike.detach();
-            v = Some(self.after_spike(&carried(&h), &s)?);
-            if trace.is_some() {
-                let next = match &a {
-                    Some(a) => a.f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?,
-                    None => s,
-                };
-                traces.push(next.shallow_clone());
-                a = Some(next);
-            }
-            spikes.push(spike);
+            let step = match cuda::is_able(self, &x) {
+                true => cuda::step(self, &x, v.as_ref(), a.as_ref(), trace.is_some(), train)?,
+                false => self.composed_step(&x, v.as_ref(), a.as_ref(), trace.is_some(), train)?,
+            };
+            spikes.push(step.spike);
+            traces.extend(step.a.as_ref().map(Tensor::shallow_clone));
+            (v, a) = (Some(step.v), step.a);
         }
         let join = |mut steps: Vec<Tensor>| match steps.len() {
             0 => Ok(None),
@@ -151,6 +140,29 @@ impl Lif {
             *trace = a;
         }
         Ok(spikes)
+    }
+
+    /// A step in libtorch's operations: for any kind, device and surrogate.
+    fn composed_step(
+        &self,
+        x: &Tensor,
+        v: Option<&Tensor>,
+        a: Option<&Tensor>,
+        traces: bool,
+        train: bool,
+    ) -> Result<Step> {
+        let rest = || x.f_full_like(self.v_reset.unwrap_or(0.0));
+        let h = self.charge(&v.map_or_else(rest, |v| Ok(v.shallow_clone()))?, x)?;
+        let over = h.f_sub_scalar(self.v_threshold)?;
+        let spike = if train { fire(&over, self.surrogate.clone())? } else { self.surrogate.fire(&over)? };
+        let s = spike.detach();
+        let v = self.after_spike(&carried(&h), &s)?;
+        let a = match a {
+            _ if !traces => None,
+            Some(a) => Some(a.f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?),
+            None => Some(s),
+        };
+        Ok(Step { spike, v, a })
     }
 
     fn charge(&self, v: &Tensor, x: &Tensor) -> Result<Tensor> {
@@ -181,6 +193,23 @@ impl Lif {
         let reset = v_reset.map_or("soft reset".to_owned(), |v| format!("v_reset {v}"));
         let decay = if *decay_input { ", decay_input" } else { "" };
         format!("{node}(tau {tau}{decay}, v_threshold {v_threshold}, {reset})")
+    }
+}
+
+/// A step's spike and the state behind it.
+pub(super) struct Step {
+    pub(super) spike: Tensor,
+    pub(super) v: Tensor,
+    /// The trace, where one is kept.
+    pub(super) a: Option<Tensor>,
+}
+
+/// The one place where time is cut from the graph, or not.
+fn carried(v: &Tensor) -> Tensor {
+    if is_through_time() {
+        v.shallow_clone()
+    } else {
+        v.detach()
     }
 }
 

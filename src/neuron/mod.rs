@@ -1,5 +1,6 @@
 //! Leaky integrate-and-fire neurons for online training.
 
+mod cuda;
 mod fused;
 mod lif;
 mod ottt;

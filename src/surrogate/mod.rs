@@ -126,7 +126,8 @@ impl<S: Surrogate> Function for Spike<S> {
     }
 }
 
-/// Declares surrogates: type, parameters with defaults, range, derivative on tensors and on numbers.
+/// Declares surrogates: type, parameters with defaults, range, derivative on tensors, on numbers, and as the
+/// CUDA C++ that sets T h from T x and T m = |x|.
 macro_rules! surrogates {
     ($(
         $(#[$doc:meta])*
@@ -134,6 +135,7 @@ macro_rules! surrogates {
         requires $range:literal: |$p:ident| $valid:expr;
         derivative |$s:ident, $x:ident| $h:expr;
         pointwise |$q:ident, $y:ident| $k:expr;
+        cuda |$r:ident| $code:expr;
     )*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq)]
@@ -182,6 +184,11 @@ macro_rules! surrogates {
         impl $crate::surrogate::Pointwise for $name {
             fn single(&self, over: &[f32], grad: &[f32], share: $crate::surrogate::Share<f32>, out: &mut [f32]) {
                 self.sweep(over, grad, share, out);
+            }
+
+            fn cuda(&self) -> String {
+                let $r = self;
+                $code
             }
 
             fn double(&self, over: &[f64], grad: &[f64], share: $crate::surrogate::Share<f64>, out: &mut [f64]) {

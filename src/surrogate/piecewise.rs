@@ -25,6 +25,7 @@ surrogates! {
         let height = R::of(p.alpha) - x.abs() * R::of(p.alpha * p.alpha);
         if x.abs() > R::of(1.0 / p.alpha) { R::of(0.0) } else { height }
     };
+    cuda |p| format!("h = m > T({:e}) ? T(0) : T({:e}) - m * T({:e});", 1.0 / p.alpha, p.alpha, p.alpha * p.alpha);
 
     /// h(x) = 1/(2w) where |x| < w, else c.
     PiecewiseLeakyReLU {
@@ -36,6 +37,7 @@ surrogates! {
     requires "PiecewiseLeakyReLU with w above 0 and a finite c": |p| p.w > 0.0 && p.w.is_finite() && p.c.is_finite();
     derivative |p, x| choose(&x.f_abs()?.f_lt(p.w)?, 1.0 / (2.0 * p.w), p.c, x)?;
     pointwise |p, x| if x.abs() < R::of(p.w) { R::of(1.0 / (2.0 * p.w)) } else { R::of(p.c) };
+    cuda |p| format!("h = m < T({:e}) ? T({:e}) : T({:e});", p.w, 1.0 / (2.0 * p.w), p.c);
 
     /// h(x) = α where |x| < 1/(2α), else 0: a rectangle of area 1.
     Rect {
@@ -45,6 +47,7 @@ surrogates! {
     requires "Rect with alpha above 0": |p| p.alpha > 0.0 && p.alpha.is_finite();
     derivative |p, x| choose(&x.f_abs()?.f_lt(0.5 / p.alpha)?, p.alpha, 0.0, x)?;
     pointwise |p, x| if x.abs() < R::of(0.5 / p.alpha) { R::of(p.alpha) } else { R::of(0.0) };
+    cuda |p| format!("h = m < T({:e}) ? T({:e}) : T(0);", 0.5 / p.alpha, p.alpha);
 
     /// h(x) = k where x ≥ 0, else leak.
     LeakyKReLU {
@@ -56,6 +59,7 @@ surrogates! {
     requires "LeakyKReLU with finite leak and k": |p| p.leak.is_finite() && p.k.is_finite();
     derivative |p, x| choose(&x.f_ge(0.0)?, p.k, p.leak, x)?;
     pointwise |p, x| if x >= R::of(0.0) { R::of(p.k) } else { R::of(p.leak) };
+    cuda |p| format!("h = x >= T(0) ? T({:e}) : T({:e});", p.k, p.leak);
 
     /// h(x) = α where x ≤ 0, 1 where 0 < x ≤ 1, 1/x above.
     LogTailedReLU {
@@ -71,6 +75,7 @@ surrogates! {
     } else {
         x.recip()
     };
+    cuda |p| format!("h = x <= T(0) ? T({:e}) : x <= T(1) ? T(1) : T(1) / x;", p.alpha);
 
     /// h(x) = α σ(αx) (1 - σ(αx)) where x < 0, else β / (x + 1).
     S2nn {
@@ -90,6 +95,11 @@ surrogates! {
         let below = R::of(p.alpha) * s * (R::of(1.0) - s);
         if x < R::of(0.0) { below } else { R::of(p.beta) / (x + R::of(1.0)) }
     };
+    cuda |p| format!(
+        "T s = T(1) / (T(1) + exp(-T({a:e}) * x)); h = x < T(0) ? T({a:e}) * s * (T(1) - s) : T({b:e}) / (x + T(1));",
+        a = p.alpha,
+        b = p.beta
+    );
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ pub trait Pointwise: Send + Sync {
 
     /// In double precision.
     fn double(&self, over: &[f64], grad: &[f64], share: Share<f64>, out: &mut [f64]);
+
+    /// The derivative as CUDA C++ that sets `T h` from `T x` and its magnitude `T m`.
+    fn cuda(&self) -> String;
 }
 
 /// What stands beside the derivative in a neuron's gradient.

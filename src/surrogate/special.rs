@@ -31,6 +31,12 @@ surrogates! {
         }
         sum * R::of(4.0 / p.t_period)
     };
+    cuda |p| format!(
+        "h = T(0); for (int i = 1; i < {}; ++i) h += cos(x * T({:e}) * T(2 * i - 1)); h = h * T({:e});",
+        p.n,
+        2.0 * PI / p.t_period,
+        4.0 / p.t_period
+    );
 
     /// h(x) = min(1/|x|, α): the slope of the step seen from x.
     FakeNumericalGradient {
@@ -43,12 +49,14 @@ surrogates! {
         let slope = x.abs().recip();
         if slope > R::of(p.alpha) { R::of(p.alpha) } else { slope }
     };
+    cuda |p| format!("T s = T(1) / m; h = s > T({a:e}) ? T({a:e}) : s;", a = p.alpha);
 
     /// h(x) = 1: the gradient passes unchanged.
     DeterministicPass {}
     requires "DeterministicPass": |_p| true;
     derivative |_p, x| x.f_ones_like()?;
     pointwise |_p, _x| R::of(1.0);
+    cuda |_p| "h = T(1);".to_owned();
 }
 
 /// Several spikes a step: fires round(clamp(x, 0, max)), with h(x) = 1 on a window, else 0.

@@ -25,7 +25,7 @@ fn train() -> Command {
 #[case::threads(&["--threads", "0"], "0 is not in 1..")]
 #[case::network(&["--network", "vgg"], "[possible values: mlp, conv]")]
 #[case::device(&["--device", "tpu"], "expected auto, cpu, cuda or cuda:N")]
-#[case::device_number(&["--device", "cuda:99"], "CUDA device")]
+#[case::device_number(&["--device", "cuda:99"], "there is no CUDA")]
 #[case::digits_from_a_folder(&["--data-dir", "FOLDER"], "--data-dir goes with mnist and fashion-mnist")]
 #[case::mnist_from_nowhere(&["--dataset", "mnist"], "say with --data-dir where MNIST's four IDX files lie")]
 #[case::mnist_from_a_wrong_folder(&["--dataset", "mnist", "--data-dir", "FOLDER"], "is missing, and so is its .gz form")]
