@@ -10,7 +10,12 @@ step() { printf '\n== %s\n' "$*"; }
 cargo() { "$root/scripts/with-libtorch" cargo "$@"; }
 
 step "scripts parse"
-for script in scripts/* .ci/run; do bash -n "$script"; done
+for script in scripts/* .ci/run; do
+    case $(head -n 1 "$script") in
+        *python3) python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$script" ;;
+        *) bash -n "$script" ;;
+    esac
+done
 
 step "format"
 cargo fmt --check

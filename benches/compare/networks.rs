@@ -16,7 +16,7 @@ pub fn build(network: &str, p: &Path) -> Result<OtttSequential> {
 }
 
 /// The OTTT family's weight-standardized VGG ("S") for 32x32 images.
-pub fn vgg(p: &Path) -> Result<OtttSequential> {
+fn vgg(p: &Path) -> Result<OtttSequential> {
     let mut net = OtttSequential::new();
     let mut channels = 3;
     for block in [&[64, 128][..], &[256, 256], &[512, 512], &[512, 512]] {

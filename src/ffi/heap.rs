@@ -20,11 +20,11 @@ pub fn keep_freed_memory() -> bool {
         const M_TOP_PAD: c_int = -2;
         const M_MMAP_MAX: c_int = -4;
         // SAFETY: glibc's mallopt takes any parameter and value, and says by 0 that it refuses.
-        return unsafe {
+        unsafe {
             mallopt(M_MMAP_MAX, 0) == 1
                 && mallopt(M_TRIM_THRESHOLD, c_int::MAX) == 1
                 && mallopt(M_TOP_PAD, 64 << 20) == 1
-        };
+        }
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     false
