@@ -18,12 +18,14 @@ mod networks;
 
 const TIME_STEPS: i64 = 6;
 
+type Part = fn(Device) -> Result<()>;
+
 fn main() {
     let device = match spiketrace::device("cuda") {
         Ok(device) => device,
         Err(error) => return println!("nothing to measure: {error}"),
     };
-    let parts: [(&str, fn(Device) -> Result<()>); 4] =
+    let parts: [(&str, Part); 4] =
         [("neuron", neuron), ("training", training), ("speed", speed), ("memory", memory)];
     let failed = parts.iter().filter(|(name, part)| {
         part(device).map_err(|error| println!("{name:10} FAILED: {error:#}")).is_err()
@@ -117,14 +119,7 @@ impl Setting {
     fn sequence(&mut self, config: OtttTrainingConfig) -> Result<()> {
         let loss = OtttLoss::new(0.05, TIME_STEPS)?;
         let forward = |y: &Tensor, label: &Tensor| loss.forward(y, label);
-        let out = ottt_online_training(
-            &mut self.net,
-            &mut self.sgd,
-            &self.x_seq,
-            &self.label_seq,
-            forward,
-            config,
-        )?;
+        ottt_online_training(&mut self.net, &mut self.sgd, &self.x_seq, &self.label_seq, forward, config)?;
         self.net.reset();
         Ok(())
     }

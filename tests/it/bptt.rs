@@ -58,7 +58,7 @@ fn unrolled(s: &Setting) -> (Tensor, Vec<Tensor>) {
         let h = &v + (linear(1, &a) - (&v + 0.1)) / 2.0;
         let b = spike(&(&h - 0.2), Sigmoid::default()).unwrap();
         v = h * (1.0 - b.detach()) - b.detach() * 0.1;
-        loss = loss + mse(&linear(2, &b), &s.target.select(1, t)).unwrap();
+        loss += mse(&linear(2, &b), &s.target.select(1, t)).unwrap();
     }
     loss.backward();
     (loss.detach(), parameters.iter().map(Tensor::grad).collect())
