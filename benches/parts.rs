@@ -163,7 +163,8 @@ fn alternating(rounds: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64,
         f();
         start.elapsed().as_secs_f64()
     };
-    (a(), b());
+    a();
+    b();
     let (mut first, mut second): (Vec<f64>, Vec<f64>) =
         (0..rounds).map(|_| (clock(&mut a), clock(&mut b))).unzip();
     first.sort_by(f64::total_cmp);
