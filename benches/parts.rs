@@ -82,9 +82,8 @@ impl Neuron {
     }
 
     fn both(&mut self) {
-        let y = self.forward();
-        self.x.zero_grad();
-        backward(y.value(), &self.grad);
+        let loss = with_gradient(self.forward().value(), &self.grad);
+        black_box(Tensor::run_backward(&[&loss], &[&self.x], false, false));
     }
 }
 

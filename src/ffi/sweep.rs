@@ -27,7 +27,7 @@ impl Element for f64 {
 const GRAIN: i64 = 32768;
 
 /// Elements of a piece: what a body touches stays in the cache while it works there.
-pub(crate) const PIECE: usize = 2048;
+pub(crate) const PIECE: usize = 512;
 
 /// A piece of an input: the same elements of each of its rows.
 #[derive(Clone, Copy)]

@@ -105,7 +105,7 @@ fn total<R: Real>([a, b]: [&[R]; 2], f: impl Fn(R, R) -> R) -> R {
     const LANES: usize = 16;
     vectorized(
         #[inline(always)]
-        || {
+        move || {
             let mut lanes = [R::of(0.0); LANES];
             let (a_pieces, b_pieces) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
             let rest = a_pieces.remainder().iter().zip(b_pieces.remainder());
@@ -127,7 +127,7 @@ fn total<R: Real>([a, b]: [&[R]; 2], f: impl Fn(R, R) -> R) -> R {
 fn each<R: Real>(out: &mut [R], [a, b]: [&[R]; 2], f: impl Fn(R, R) -> R) {
     vectorized(
         #[inline(always)]
-        || {
+        move || {
             for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
                 *out = f(a, b);
             }

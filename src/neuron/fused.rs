@@ -15,7 +15,7 @@ use super::through_time::is_through_time;
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
-use crate::ffi::{grad_enabled, is_dense, sweep, PIECE};
+use crate::ffi::{grad_enabled, is_dense, sweep, vectorized, PIECE};
 use crate::module::Memory;
 use crate::surrogate::{Real, Share, Surrogate};
 
@@ -77,7 +77,10 @@ fn run<R: Real>(
     let inputs = [Some(&data), before.as_ref()];
     sweep(outputs, inputs, |[mut v, mut spike, mut over, mut traces, mut state], [x, before]| {
         for k in 0..time_steps as usize {
-            cell.fire(resting && k == 0, x.row(k % rows as usize), v.row(0), spike.row(k), over.get(k));
+            if resting && k == 0 {
+                v.row(0).fill(cell.rest);
+            }
+            cell.fire(x.row(k % rows as usize), v.row(0), spike.row(k), over.get(k));
             let spike = spike.row(k);
             if state.exists() {
                 cell.decay_in_place(silent && k == 0, state.row(0), spike, traces.row(k), factor);
@@ -114,9 +117,9 @@ fn run<R: Real>(
 }
 
 fn multiply<R: Real>(x: &mut [R], factor: R) {
-    crate::ffi::vectorized(
+    vectorized(
         #[inline(always)]
-        || x.iter_mut().for_each(|x| *x = *x * factor),
+        move || x.iter_mut().for_each(|x| *x = *x * factor),
     );
 }
 
@@ -163,6 +166,7 @@ fn copy_like(like: &Tensor, tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// The neuron's constants.
+#[derive(Clone, Copy)]
 struct Cell<R> {
     tau: R,
     /// Of the trace.
@@ -187,37 +191,25 @@ impl<R: Real> Cell<R> {
     }
 
     /// A piece of the step: moves v, writes the spikes and, if wanted, how far v was over the threshold.
-    fn fire(&self, resting: bool, x: &[R], v: &mut [R], spike: &mut [R], over: Option<&mut [R]>) {
-        crate::ffi::vectorized(
-            #[inline(always)]
-            || {
-                for ((v, &x), s) in v.iter_mut().zip(x).zip(spike.iter_mut()) {
-                    let before = if resting { self.rest } else { *v };
-                    // `s` holds the distance for now.
-                    *v = self.charge(before, x);
-                    *s = *v - self.v_threshold;
-                }
-            },
-        );
-        if let Some(over) = over {
-            over.copy_from_slice(spike);
+    fn fire(self, x: &[R], v: &mut [R], spike: &mut [R], over: Option<&mut [R]>) {
+        let states = v.iter_mut().zip(x).zip(spike);
+        match over {
+            Some(over) => vectorized(
+                #[inline(always)]
+                move || states.zip(over).for_each(|(((v, &x), spike), over)| (*over, *spike, *v) = self.step(*v, x)),
+            ),
+            None => vectorized(
+                #[inline(always)]
+                move || states.for_each(|((v, &x), spike)| (_, *spike, *v) = self.step(*v, x)),
+            ),
         }
-        crate::ffi::vectorized(
-            #[inline(always)]
-            || {
-                for (v, s) in v.iter_mut().zip(spike) {
-                    *s = if *s >= R::of(0.0) { R::of(1.0) } else { R::of(0.0) };
-                    *v = self.reset(*v, *s);
-                }
-            },
-        );
     }
 
     /// A piece of the trace.
-    fn decay(&self, next: &mut [R], before: &[R], spike: &[R]) {
-        crate::ffi::vectorized(
+    fn decay(self, next: &mut [R], before: &[R], spike: &[R]) {
+        vectorized(
             #[inline(always)]
-            || {
+            move || {
                 for ((next, &before), &s) in next.iter_mut().zip(before).zip(spike) {
                     *next = before * self.keep + s;
                 }
@@ -226,10 +218,10 @@ impl<R: Real> Cell<R> {
     }
 
     /// A piece of the trace in its own memory, and `scale` times it for those who learn from it.
-    fn decay_in_place(&self, silent: bool, trace: &mut [R], spike: &[R], scaled: &mut [R], scale: R) {
-        crate::ffi::vectorized(
+    fn decay_in_place(self, silent: bool, trace: &mut [R], spike: &[R], scaled: &mut [R], scale: R) {
+        vectorized(
             #[inline(always)]
-            || {
+            move || {
                 for ((a, &s), scaled) in trace.iter_mut().zip(spike).zip(scaled) {
                     *a = if silent { s } else { *a * self.keep + s };
                     *scaled = *a * scale;
@@ -238,8 +230,17 @@ impl<R: Real> Cell<R> {
         );
     }
 
+    /// The distance from the threshold, the spike and the new potential.
     #[inline(always)]
-    fn charge(&self, v: R, x: R) -> R {
+    fn step(self, v: R, x: R) -> (R, R, R) {
+        let h = self.charge(v, x);
+        let over = h - self.v_threshold;
+        let spike = if over >= R::of(0.0) { R::of(1.0) } else { R::of(0.0) };
+        (over, spike, self.reset(h, spike))
+    }
+
+    #[inline(always)]
+    fn charge(self, v: R, x: R) -> R {
         let above = v - self.rest;
         if self.decay_input {
             v + (x - above) / self.tau
@@ -249,7 +250,7 @@ impl<R: Real> Cell<R> {
     }
 
     #[inline(always)]
-    fn reset(&self, h: R, s: R) -> R {
+    fn reset(self, h: R, s: R) -> R {
         if self.hard {
             (R::of(1.0) - s) * h + s * self.rest
         } else {

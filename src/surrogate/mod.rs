@@ -169,10 +169,10 @@ macro_rules! surrogates {
         impl $name {
             #[inline(always)]
             fn sweep<R: $crate::surrogate::Real>(&self, over: &[R], grad: &[R], share: $crate::surrogate::Share<R>, out: &mut [R]) {
-                let $q = self;
+                let $q = *self;
                 $crate::ffi::vectorized(
                     #[inline(always)]
-                    || {
+                    move || {
                         for ((out, &$y), &grad) in out.iter_mut().zip(over).zip(grad) {
                             *out = grad * share.scale * $k / share.divisor;
                         }

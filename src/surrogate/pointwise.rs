@@ -178,7 +178,8 @@ fn exp_f32(x: f32) -> f32 {
 
     let clamped = if x < LOW { LOW } else { x };
     let clamped = if clamped > HIGH { HIGH } else { clamped };
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
     let p = 1.0 / 5040.0;
     let p = p * r + 1.0 / 720.0;
@@ -188,10 +189,11 @@ fn exp_f32(x: f32) -> f32 {
     let p = p * r + 0.5;
     let p = p * r + 1.0;
     let p = p * r + 1.0;
-    // 2^n in two halves: n = 128 has no exponent of its own.
-    let n = n as i32;
-    let half = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    p * half(n / 2) * half(n - n / 2)
+    // n as an integer stands in the last bits of the shifted number. 2^n goes in two halves: n = 128 has no
+    // exponent of its own.
+    let n = shifted.to_bits() as i32 - ROUND.to_bits() as i32;
+    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    p * power(n >> 1) * power(n - (n >> 1))
 }
 
 #[cfg(test)]
