@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use spiketrace::train::{
     accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig,
 };
-use spiketrace::{OnlineModule, OtttSequential};
+use spiketrace::{with_precision, OnlineModule, OtttSequential};
 use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Kind, Tensor};
@@ -90,8 +90,9 @@ fn train_epoch(
         let x_seq = repeat_over_time(&x, settings.time_steps)?;
         let label_seq = repeat_over_time(&labels, settings.time_steps)?;
         let loss = |y: &Tensor, label: &Tensor| loss_fn.forward(y, label);
-        let config = settings.training();
-        let out = ottt_online_training(net, optimizer, &x_seq, &label_seq, loss, config)?;
+        let out = with_precision(settings.precision(), || {
+            ottt_online_training(net, optimizer, &x_seq, &label_seq, loss, settings.training())
+        })?;
         net.reset();
 
         let count = x.size()[0] as f64;
@@ -118,7 +119,8 @@ fn train_epoch(
 fn test(net: &mut OtttSequential, data: &Dataset, settings: &Settings) -> Result<f64> {
     let mut hits = 0.0;
     for (x, labels) in data.test_iter(256).return_smaller_last_batch().to_device(settings.device) {
-        let answer = evaluate(net, &repeat_over_time(&x, settings.time_steps)?)?;
+        let x_seq = repeat_over_time(&x, settings.time_steps)?;
+        let answer = with_precision(settings.precision(), || evaluate(net, &x_seq))?;
         hits += accuracy(&answer, &labels)? * x.size()[0] as f64;
     }
     Ok(hits / data.test_images.size()[0] as f64)

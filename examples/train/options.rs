@@ -6,6 +6,7 @@ use anyhow::{bail, Context, Result};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use spiketrace::train::{OtttTrainingConfig, Update};
+use spiketrace::Precision;
 use tch::vision::dataset::Dataset;
 use tch::Device;
 
@@ -31,6 +32,9 @@ pub struct Options {
     /// Time steps that go through each layer together, with --update sequence
     #[arg(long, value_name = "K", default_value = "1", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     steps_per_pass: i64,
+    /// What the weighted layers compute in; all else stays f32
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionName,
     /// Images a batch [default: 32 for digits, 64 else]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
@@ -82,6 +86,14 @@ pub enum UpdateName {
     Sequence,
 }
 
+#[derive(Clone, Copy, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrecisionName {
+    F32,
+    Bf16,
+    F16,
+}
+
 /// The options with every default filled in; written to the run's config.json.
 #[derive(Serialize)]
 pub struct Settings {
@@ -90,6 +102,7 @@ pub struct Settings {
     pub time_steps: i64,
     pub update: UpdateName,
     pub steps_per_pass: i64,
+    pub precision: PrecisionName,
     pub batch: i64,
     pub epochs: i64,
     pub lr: f64,
@@ -131,6 +144,7 @@ impl Options {
             time_steps: self.time_steps,
             update: self.update,
             steps_per_pass: self.steps_per_pass,
+            precision: self.precision,
             batch: self.batch.unwrap_or(if small { 32 } else { 64 }),
             epochs: self.epochs.unwrap_or(if small { 20 } else { 4 }),
             lr: self.lr,
@@ -152,6 +166,14 @@ impl Settings {
             UpdateName::Sequence => Update::EndOfSequence,
         };
         OtttTrainingConfig { update, steps_per_pass: self.steps_per_pass }
+    }
+
+    pub fn precision(&self) -> Precision {
+        match self.precision {
+            PrecisionName::F32 => Precision::Full,
+            PrecisionName::Bf16 => Precision::BFloat16,
+            PrecisionName::F16 => Precision::Half,
+        }
     }
 
     /// For instance `digits-mlp`.

@@ -75,7 +75,7 @@ impl Fused {
             let n = R::of(w.len() as f64);
             let centre = total([w, w], |w, _| w) / n;
             let squares = total([w, w], |w, _| (w - centre).square());
-            let r = (squares / (n - R::of(1.0)) * n + R::of(self.eps)).sqrt().recip();
+            let r = R::of(1.0) / (squares / (n - R::of(1.0)) * n + R::of(self.eps)).sqrt();
             each(made, [w, w], |w, _| (w - centre) * r * gain[0]);
             (mean[0], inverse[0]) = (centre, r);
         })?;

@@ -196,7 +196,11 @@ impl<R: Real> Cell<R> {
         match over {
             Some(over) => vectorized(
                 #[inline(always)]
-                move || states.zip(over).for_each(|(((v, &x), spike), over)| (*over, *spike, *v) = self.step(*v, x)),
+                move || {
+                    states
+                        .zip(over)
+                        .for_each(|(((v, &x), spike), over)| (*over, *spike, *v) = self.step(*v, x))
+                },
             ),
             None => vectorized(
                 #[inline(always)]

@@ -23,7 +23,7 @@ surrogates! {
     };
     pointwise |p, x| {
         let height = R::of(p.alpha) - x.abs() * R::of(p.alpha * p.alpha);
-        if x.abs() > R::of(1.0 / p.alpha) { R::of(0.0) } else { height }
+        (if x.abs() > R::of(1.0 / p.alpha) { R::of(0.0) } else { height }, R::of(1.0))
     };
     cuda |p| format!("h = m > T({:e}) ? T(0) : T({:e}) - m * T({:e});", 1.0 / p.alpha, p.alpha, p.alpha * p.alpha);
 
@@ -36,7 +36,7 @@ surrogates! {
     }
     requires "PiecewiseLeakyReLU with w above 0 and a finite c": |p| p.w > 0.0 && p.w.is_finite() && p.c.is_finite();
     derivative |p, x| choose(&x.f_abs()?.f_lt(p.w)?, 1.0 / (2.0 * p.w), p.c, x)?;
-    pointwise |p, x| if x.abs() < R::of(p.w) { R::of(1.0 / (2.0 * p.w)) } else { R::of(p.c) };
+    pointwise |p, x| (if x.abs() < R::of(p.w) { R::of(1.0 / (2.0 * p.w)) } else { R::of(p.c) }, R::of(1.0));
     cuda |p| format!("h = m < T({:e}) ? T({:e}) : T({:e});", p.w, 1.0 / (2.0 * p.w), p.c);
 
     /// h(x) = α where |x| < 1/(2α), else 0: a rectangle of area 1.
@@ -46,7 +46,7 @@ surrogates! {
     }
     requires "Rect with alpha above 0": |p| p.alpha > 0.0 && p.alpha.is_finite();
     derivative |p, x| choose(&x.f_abs()?.f_lt(0.5 / p.alpha)?, p.alpha, 0.0, x)?;
-    pointwise |p, x| if x.abs() < R::of(0.5 / p.alpha) { R::of(p.alpha) } else { R::of(0.0) };
+    pointwise |p, x| (if x.abs() < R::of(0.5 / p.alpha) { R::of(p.alpha) } else { R::of(0.0) }, R::of(1.0));
     cuda |p| format!("h = m < T({:e}) ? T({:e}) : T(0);", 0.5 / p.alpha, p.alpha);
 
     /// h(x) = k where x ≥ 0, else leak.
@@ -58,7 +58,7 @@ surrogates! {
     }
     requires "LeakyKReLU with finite leak and k": |p| p.leak.is_finite() && p.k.is_finite();
     derivative |p, x| choose(&x.f_ge(0.0)?, p.k, p.leak, x)?;
-    pointwise |p, x| if x >= R::of(0.0) { R::of(p.k) } else { R::of(p.leak) };
+    pointwise |p, x| (if x >= R::of(0.0) { R::of(p.k) } else { R::of(p.leak) }, R::of(1.0));
     cuda |p| format!("h = x >= T(0) ? T({:e}) : T({:e});", p.k, p.leak);
 
     /// h(x) = α where x ≤ 0, 1 where 0 < x ≤ 1, 1/x above.
@@ -68,13 +68,10 @@ surrogates! {
     }
     requires "LogTailedReLU with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| x.f_clamp_min(1.0)?.f_reciprocal()?.f_masked_fill(&x.f_le(0.0)?, p.alpha)?;
-    pointwise |p, x| if x <= R::of(0.0) {
-        R::of(p.alpha)
-    } else if x <= R::of(1.0) {
-        R::of(1.0)
-    } else {
-        x.recip()
-    };
+    pointwise |p, x| (
+        if x <= R::of(0.0) { R::of(p.alpha) } else { R::of(1.0) },
+        if x <= R::of(1.0) { R::of(1.0) } else { x },
+    );
     cuda |p| format!("h = x <= T(0) ? T({:e}) : x <= T(1) ? T(1) : T(1) / x;", p.alpha);
 
     /// h(x) = α σ(αx) (1 - σ(αx)) where x < 0, else β / (x + 1).
@@ -91,9 +88,9 @@ surrogates! {
         below.f_where_self(&x.f_lt(0.0)?, &((x + 1.0).f_reciprocal()? * p.beta))?
     };
     pointwise |p, x| {
-        let s = (x * R::of(p.alpha)).sigmoid();
-        let below = R::of(p.alpha) * s * (R::of(1.0) - s);
-        if x < R::of(0.0) { below } else { R::of(p.beta) / (x + R::of(1.0)) }
+        let e = (-(x * R::of(p.alpha)).abs()).exp();
+        let below = (R::of(p.alpha) * e, (R::of(1.0) + e).square());
+        if x < R::of(0.0) { below } else { (R::of(p.beta), x + R::of(1.0)) }
     };
     cuda |p| format!(
         "T s = T(1) / (T(1) + exp(-T({a:e}) * x)); h = x < T(0) ? T({a:e}) * s * (T(1) - s) : T({b:e}) / (x + T(1));",

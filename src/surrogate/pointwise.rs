@@ -50,20 +50,9 @@ pub(crate) trait Real:
         out: &mut [Self],
     );
 
-    /// σ(x) = 1 / (1 + e^-x).
-    #[inline(always)]
-    fn sigmoid(self) -> Self {
-        Self::of(1.0) / (Self::of(1.0) + (-self).exp())
-    }
-
     #[inline(always)]
     fn square(self) -> Self {
         self * self
-    }
-
-    #[inline(always)]
-    fn recip(self) -> Self {
-        Self::of(1.0) / self
     }
 }
 

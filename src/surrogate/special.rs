@@ -29,7 +29,7 @@ surrogates! {
         for i in 1..p.n {
             sum = sum + (x * R::of(f64::from(2 * i - 1) * 2.0 * PI / p.t_period)).cos();
         }
-        sum * R::of(4.0 / p.t_period)
+        (sum * R::of(4.0 / p.t_period), R::of(1.0))
     };
     cuda |p| format!(
         "h = T(0); for (int i = 1; i < {}; ++i) h += cos(x * T({:e}) * T(2 * i - 1)); h = h * T({:e});",
@@ -46,8 +46,8 @@ surrogates! {
     requires "FakeNumericalGradient with a finite alpha": |p| p.alpha.is_finite();
     derivative |p, x| x.f_abs()?.f_reciprocal()?.f_clamp_max(p.alpha)?;
     pointwise |p, x| {
-        let slope = x.abs().recip();
-        if slope > R::of(p.alpha) { R::of(p.alpha) } else { slope }
+        let slope = R::of(1.0) / x.abs();
+        (if slope > R::of(p.alpha) { R::of(p.alpha) } else { slope }, R::of(1.0))
     };
     cuda |p| format!("T s = T(1) / m; h = s > T({a:e}) ? T({a:e}) : s;", a = p.alpha);
 
@@ -55,7 +55,7 @@ surrogates! {
     DeterministicPass {}
     requires "DeterministicPass": |_p| true;
     derivative |_p, x| x.f_ones_like()?;
-    pointwise |_p, _x| R::of(1.0);
+    pointwise |_p, _x| (R::of(1.0), R::of(1.0));
     cuda |_p| "h = T(1);".to_owned();
 }
 
