@@ -14,9 +14,13 @@ pub(super) fn expect_outputs(what: &str, y: &Tensor) -> Result<()> {
 }
 
 /// Errors unless `labels` holds `rows` class indices below `classes`.
-///
-/// The values are looked at on the CPU only: on a GPU that would make the host wait at every step.
 pub(super) fn expect_labels(labels: &Tensor, rows: i64, classes: i64) -> Result<()> {
+    expect_label_shape(labels, rows)?;
+    expect_label_range(labels, classes)
+}
+
+/// Errors unless `labels` is `rows` integers.
+pub(super) fn expect_label_shape(labels: &Tensor, rows: i64) -> Result<()> {
     if labels.size() != [rows] {
         return Err(Error::shape("labels", format!("[{rows}]"), labels, "give one class index a row"));
     }
@@ -24,6 +28,13 @@ pub(super) fn expect_labels(labels: &Tensor, rows: i64, classes: i64) -> Result<
         let (what, got) = ("labels".to_owned(), labels.f_kind()?);
         return Err(Error::Kind { what, expected: "Int64".into(), got });
     }
+    Ok(())
+}
+
+/// Errors unless all `labels` are class indices below `classes`.
+///
+/// The values are looked at on the CPU only: on a GPU that would make the host wait at every step.
+pub(super) fn expect_label_range(labels: &Tensor, classes: i64) -> Result<()> {
     if !labels.device().is_cuda() {
         let (least, most) = (labels.f_min()?.f_int64_value(&[])?, labels.f_max()?.f_int64_value(&[])?);
         if least < 0 || most >= classes {

@@ -1,8 +1,10 @@
 //! OTTT's loss of one time step.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::labels::{expect_labels, expect_outputs};
+use super::labels::{expect_label_range, expect_label_shape, expect_outputs};
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{expect_float, guarded, no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
@@ -55,12 +57,13 @@ impl OtttLoss {
     pub fn forward(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
         expect_outputs("the network's output", y)?;
         expect_float("the network's output", y)?;
-        expect_labels(label, y.size()[0], y.size()[1])?;
+        expect_label_shape(label, y.size()[0])?;
         guarded("OtttLoss", || {
             let able = fast_paths().fused_loss && y.device() == Device::Cpu && label.device() == Device::Cpu;
             if able && matches!(y.f_kind()?, Kind::Float | Kind::Double) {
-                return Ok(Fused { loss: *self }.apply(&[y, &label.f_to_kind(y.f_kind()?)?])?.remove(0));
+                return Ok(Fused { loss: *self }.apply(&[y, label])?.remove(0));
             }
+            expect_label_range(label, y.size()[1])?;
             self.composed(y, label)
         })
     }
@@ -81,10 +84,10 @@ struct Fused {
 
 impl Function for Fused {
     fn forward(&self, ctx: &mut Context<'_>, inputs: &Tensors) -> Result<Vec<Tensor>> {
-        let (y, label) = (inputs[0].f_contiguous()?, inputs[1].f_contiguous()?);
+        let (y, label) = (inputs[0].f_contiguous()?, &inputs[1]);
         match y.f_kind()? {
-            Kind::Float => self.run::<f32>(ctx, &y, &label),
-            _ => self.run::<f64>(ctx, &y, &label),
+            Kind::Float => self.run::<f32>(ctx, &y, label),
+            _ => self.run::<f64>(ctx, &y, label),
         }
     }
 
@@ -99,11 +102,17 @@ impl Function for Fused {
 
 impl Fused {
     fn run<R: Real>(&self, ctx: &mut Context<'_>, y: &Tensor, label: &Tensor) -> Result<Vec<Tensor>> {
-        let (losses, slope) = (label.f_empty_like()?, y.f_empty_like()?);
+        let classes = R::of(y.size()[1] as f64);
+        let wrong = AtomicBool::new(false);
+        let number = label.f_to_kind(y.f_kind()?)?.f_contiguous()?;
+        let (losses, slope) = (number.f_empty_like()?, y.f_empty_like()?);
         let samples = (y.size()[0] * self.loss.time_steps) as f64;
         let ce_share = R::of((1.0 - self.loss.lambda) / samples);
         let mse_share = R::of(self.loss.lambda / samples / y.size()[1] as f64);
-        sweep_rows([&losses, &slope], [y, label], |[loss, slope], [y, label]: [&[R]; 2]| {
+        sweep_rows([&losses, &slope], [y, &number], |[loss, slope], [y, label]: [&[R]; 2]| {
+            if !(R::of(0.0) <= label[0] && label[0] < classes) {
+                wrong.store(true, Ordering::Relaxed);
+            }
             let largest = y.iter().fold(y[0], |most, &y| if y > most { y } else { most });
             let sum = y.iter().fold(R::of(0.0), |sum, &y| sum + (y - largest).exp());
             (loss[0]) = R::of(0.0);
@@ -115,6 +124,9 @@ impl Fused {
                 loss[0] = loss[0] + ce_share * ce + mse_share * (y - target).square();
             }
         })?;
+        if wrong.into_inner() {
+            expect_label_range(label, y.size()[1])?;
+        }
         ctx.save_for_backward(&[&slope])?;
         Ok(vec![losses.f_sum(losses.f_kind()?)?])
     }

@@ -155,11 +155,10 @@ impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
         let y = y.into_value();
         expect_steps("the loss", &y, k)?;
         let mut loss: Option<Tensor> = None;
-        for step in 0..k {
-            let n = if k == 1 { 0 } else { y.size()[0] / k };
-            let y = if k == 1 { y.shallow_clone() } else { y.f_narrow(0, step * n, n)? };
-            let target = self.target_seq.f_select(1, t + step)?.f_contiguous()?;
-            let own = guarded("the loss", || (self.loss_fn)(&y, &target))?;
+        let steps = if k == 1 { vec![y.shallow_clone()] } else { y.f_split(y.size()[0] / k, 0)? };
+        for (step, y) in (t..).zip(&steps) {
+            let target = self.target_seq.f_select(1, step)?.f_contiguous()?;
+            let own = guarded("the loss", || (self.loss_fn)(y, &target))?;
             expect_loss(&own)?;
             add(&mut loss, own)?;
         }
