@@ -14,7 +14,7 @@ pub enum Error {
     /// An error inside a container, with the layer that met it.
     #[error("layer {layer}: {source}")]
     Layer {
-        /// Index of the layer, with its name where `source` does not begin with it: `2: Linear(64 -> 10)`.
+        /// Name of the layer in its container, with its name where `source` does not begin with it: `2: Linear(64 -> 10)`.
         layer: String,
         /// What went wrong in it.
         source: Box<Error>,

@@ -12,6 +12,7 @@
 //! | [`surrogate`] | derivatives of the spike, and the trait for your own |
 //! | [`GradWithTrace`], [`SpikeTraceOp`], [`replace_for_grad`] | what the container does, by hand |
 //! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
+//! | [`model`] | SpikingJelly's spiking VGG networks |
 //! | [`train`] | the online loops, loss, evaluation, accuracy |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
@@ -30,6 +31,7 @@ mod error;
 mod fast;
 mod ffi;
 mod layer;
+pub mod model;
 mod module;
 mod neuron;
 mod precision;

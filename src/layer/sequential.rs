@@ -43,6 +43,8 @@ use crate::signal::Signal;
 #[derive(Debug, Default)]
 pub struct OtttSequential {
     modules: Vec<Box<dyn OnlineModule>>,
+    /// One a module: its position, or a name of its own.
+    names: Vec<String>,
     /// Whether the weights stand still.
     holds: bool,
     /// What the first modules make of a constant input meanwhile.
@@ -68,10 +70,29 @@ impl OtttSequential {
         Self::default()
     }
 
-    /// Appends a module.
+    /// Appends a module, whose parameters are named by its position.
     #[allow(clippy::should_implement_trait)] // tch's name
-    pub fn add(mut self, module: impl OnlineModule + 'static) -> Self {
+    pub fn add(self, module: impl OnlineModule + 'static) -> Self {
+        let position = self.modules.len().to_string();
+        self.push(position, module)
+    }
+
+    /// Appends a module under a name of its own, as PyTorch's `Sequential(OrderedDict(..))` does.
+    ///
+    /// # Errors
+    /// When the name is empty, taken, or the position of another module.
+    pub fn add_named(self, name: &str, module: impl OnlineModule + 'static) -> Result<Self> {
+        let position_of_another = name.parse::<usize>().is_ok_and(|i| i != self.modules.len());
+        if name.is_empty() || position_of_another || self.names.iter().any(|taken| taken == name) {
+            let expected = "a name that no other module of the container has";
+            return Err(Error::argument("a module's name", expected, format!("{name:?}")));
+        }
+        Ok(self.push(name.to_owned(), module))
+    }
+
+    pub(crate) fn push(mut self, name: String, module: impl OnlineModule + 'static) -> Self {
         self.modules.push(Box::new(module));
+        self.names.push(name);
         self
     }
 
@@ -124,7 +145,7 @@ impl OtttSequential {
                     (None, _) => module.steps(&signal, time_steps, train),
                 }
             })
-            .map_err(|source| in_layer(i, &**module, source))?;
+            .map_err(|source| in_layer(&self.names[i], &**module, source))?;
             if scale.is_some() {
                 rest.next();
             }
@@ -151,7 +172,7 @@ impl OtttSequential {
                     break;
                 }
                 signal = guarded("step", || module.step(&arranged(&signal, module.layout())?, train))
-                    .map_err(|source| in_layer(i, &**module, source))?;
+                    .map_err(|source| in_layer(&self.names[i], &**module, source))?;
                 modules = i + 1;
             }
             let made = signal.into_value();
@@ -176,8 +197,8 @@ impl OtttSequential {
     /// Does `what` with every module; an error says which of them met it, and comes after the last.
     fn each(&mut self, what: impl Fn(&mut dyn OnlineModule) -> Result<()>) -> Result<()> {
         let mut first = Ok(());
-        for (i, module) in self.modules.iter_mut().enumerate() {
-            let done = what(&mut **module).map_err(|source| in_layer(i, &**module, source));
+        for (name, module) in self.names.iter().zip(&mut self.modules) {
+            let done = what(&mut **module).map_err(|source| in_layer(name, &**module, source));
             first = first.and(done);
         }
         first
@@ -188,11 +209,11 @@ impl OtttSequential {
 type Inspect<'a> = &'a mut dyn FnMut(usize, &dyn OnlineModule, &Signal);
 
 /// Names the layer that met an error.
-fn in_layer(i: usize, module: &dyn OnlineModule, source: Error) -> Error {
+fn in_layer(place: &str, module: &dyn OnlineModule, source: Error) -> Error {
     let name = module.name();
     // Many a sentence begins with the layer's name: once is enough.
     let named = source.to_string().starts_with(&name);
-    let layer = if named { i.to_string() } else { format!("{i}: {name}") };
+    let layer = if named { place.to_owned() } else { format!("{place}: {name}") };
     Error::Layer { layer, source: Box::new(source) }
 }
 
@@ -220,9 +241,9 @@ impl OnlineModule for OtttSequential {
 
     fn parameters(&self) -> Vec<Parameter> {
         let mut all = Vec::new();
-        for (i, module) in self.modules.iter().enumerate() {
+        for (name, module) in self.names.iter().zip(&self.modules) {
             let own = module.parameters().into_iter();
-            all.extend(own.map(|p| Parameter { name: format!("{i}.{}", p.name), ..p }));
+            all.extend(own.map(|p| Parameter { name: format!("{name}.{}", p.name), ..p }));
         }
         all
     }
@@ -252,16 +273,16 @@ impl OnlineModule for OtttSequential {
     }
 }
 
-/// A table: index, module, wrapper, parameters.
+/// A table: name, module, wrapper, parameters.
 impl fmt::Display for OtttSequential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows = vec![["".into(), "module".into(), "wrapper".into(), "parameters".into()]];
-        for (i, module) in self.modules.iter().enumerate() {
+        for (name, module) in self.names.iter().zip(&self.modules) {
             let parameters = module.parameters().into_iter();
             let parameters: Vec<String> =
                 parameters.map(|p| format!("{} {:?}", p.name, p.tensor.size())).collect();
             let wrapper = module.wrapper().to_owned();
-            rows.push([i.to_string(), module.name(), wrapper, parameters.join(", ")]);
+            rows.push([name.clone(), module.name(), wrapper, parameters.join(", ")]);
         }
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: [usize; 3] = std::array::from_fn(width);

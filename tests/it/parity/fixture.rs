@@ -30,14 +30,14 @@ fn folder() -> PathBuf {
     std::env::var_os("SPIKETRACE_FIXTURES").map_or_else(own, PathBuf::from)
 }
 
-pub fn manifest() -> Value {
-    let text = std::fs::read_to_string(folder().join("manifest.json")).unwrap();
+pub fn manifest(file: &str) -> Value {
+    let text = std::fs::read_to_string(folder().join(file)).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-/// All cases of a group in one precision.
-pub fn read(group: &str, dtype: &str) -> Vec<Case> {
-    let manifest = manifest();
+/// All cases of a manifest's group in one precision.
+pub fn read(manifest_file: &str, group: &str, dtype: &str) -> Vec<Case> {
+    let manifest = manifest(manifest_file);
     let group = &manifest["groups"][group];
     let file = folder().join(group["files"][dtype].as_str().unwrap());
     let tensors = Tensor::read_safetensors(file).unwrap();

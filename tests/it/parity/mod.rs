@@ -5,6 +5,7 @@
 
 pub mod fixture;
 mod layers;
+mod models;
 mod neurons;
 mod training;
 
@@ -40,8 +41,13 @@ fn agrees_with_spikingjelly(
     #[case] replay: fn(&mut Case),
     #[values(("f32", 1e-5), ("f64", 1e-10))] (dtype, tolerance): (&str, f64),
 ) {
+    all_agree("manifest.json", group, replay, dtype, tolerance);
+}
+
+/// Replays a group's cases and prints the worst differences.
+fn all_agree(manifest: &str, group: &str, replay: fn(&mut Case), dtype: &str, tolerance: f64) {
     let mut worst = [0.0f64; 2];
-    for mut case in read(group, dtype) {
+    for mut case in read(manifest, group, dtype) {
         replay(&mut case);
         let unread = case.unread();
         assert!(unread.is_empty(), "{group}.{dtype}, {}: {unread:?} were not compared", case.name);
@@ -60,7 +66,7 @@ fn agrees_with_spikingjelly(
 
 #[test]
 fn every_group_of_the_fixtures_is_replayed() {
-    let manifest = manifest();
+    let manifest = manifest("manifest.json");
     let groups: Vec<_> = manifest["groups"].as_object().unwrap().keys().map(String::as_str).collect();
     for group in &groups {
         assert!(GROUPS.contains(group), "{group} is in the manifest, but nothing replays it");
