@@ -13,6 +13,7 @@
 //! | [`GradWithTrace`], [`SpikeTraceOp`], [`replace_for_grad`] | what the container does, by hand |
 //! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
 //! | [`model`] | SpikingJelly's spiking VGG networks |
+//! | [`ScriptModule`] | TorchScript modules as layers |
 //! | [`train`] | the online loops, loss, evaluation, accuracy |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
@@ -46,8 +47,8 @@ pub use fast::{with_fast_paths, FastPaths};
 pub use ffi::keep_freed_memory;
 pub use layer::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Flatten,
-    GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, SpikeTraceOp, WithParameters,
-    WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
+    GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, ScriptConfig, ScriptModule,
+    SpikeTraceOp, WithParameters, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
 };
 pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};

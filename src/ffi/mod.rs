@@ -18,6 +18,7 @@ mod cuda;
 mod heap;
 mod optimizer;
 mod raw;
+mod script;
 mod sweep;
 
 pub(crate) use autocast::autocast;
@@ -25,6 +26,7 @@ pub(crate) use cuda::{launch, load_cuda};
 pub use heap::keep_freed_memory;
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use raw::{AdamOptions, SgdOptions};
+pub(crate) use script::{Form, Script};
 pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, Element, PIECE};
 
 /// The Rust value behind one application of a differentiable function.
@@ -222,14 +224,18 @@ unsafe extern "C" fn drop_call(call: *mut c_void) {
 
 /// Takes over an error text of C++.
 fn check(text: *mut c_char) -> Result<()> {
+    take_text(text).map_or(Ok(()), |message| Err(Error::Torch(message)))
+}
+
+/// Takes over a text of C++, `None` for null.
+fn take_text(text: *mut c_char) -> Option<String> {
     if text.is_null() {
-        return Ok(());
+        return None;
     }
     // SAFETY: a zero-terminated text that C++ allocated for us; freed once.
-    let message = unsafe {
-        let message = CStr::from_ptr(text).to_string_lossy().into_owned();
+    unsafe {
+        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
         raw::spiketrace_text_free(text);
-        message
-    };
-    Err(Error::Torch(message))
+        Some(owned)
+    }
 }

@@ -56,10 +56,27 @@ pub(crate) struct AdamOptions {
     pub(crate) decoupled: bool,
 }
 
+#[repr(C)]
+pub(super) struct Script {
+    _opaque: [u8; 0],
+}
+
+/// What a TorchScript module's forward takes and returns.
+#[repr(C)]
+pub(super) struct ScriptForm {
+    pub(super) inputs: i64,
+    pub(super) constants: i64,
+    pub(super) constant_values: i64,
+    pub(super) text: *mut c_char,
+    pub(super) takes_tensor: bool,
+    pub(super) returns_tensor: bool,
+}
+
 // The C++ side asserts the same.
 const _: () = assert!(size_of::<Callbacks>() == 3 * size_of::<usize>());
 const _: () = assert!(size_of::<SgdOptions>() == 40 && size_of::<AdamOptions>() == 48);
 const _: () = assert!(size_of::<Autocast>() == 3);
+const _: () = assert!(size_of::<ScriptForm>() == 40);
 
 extern "C" {
     pub(super) fn spiketrace_list_new() -> *mut List;
@@ -131,6 +148,27 @@ extern "C" {
     ) -> *mut c_char;
 
     pub(super) fn spiketrace_autocast(like: *const C_tensor, state: *mut Autocast) -> *mut c_char;
+
+    pub(super) fn spiketrace_script_load(
+        path: *const c_char,
+        like: *const C_tensor,
+        script: *mut *mut Script,
+    ) -> *mut c_char;
+    pub(super) fn spiketrace_script_free(script: *mut Script);
+    pub(super) fn spiketrace_script_form(script: *const Script, form: *mut ScriptForm) -> *mut c_char;
+    pub(super) fn spiketrace_script_tensors(
+        script: *const Script,
+        buffers: bool,
+        out: *mut List,
+        names: *mut *mut c_char,
+    ) -> *mut c_char;
+    pub(super) fn spiketrace_script_train(script: *mut Script, on: bool) -> *mut c_char;
+    pub(super) fn spiketrace_script_forward(
+        script: *mut Script,
+        x: *const C_tensor,
+        out: *mut List,
+    ) -> *mut c_char;
+    pub(super) fn spiketrace_script_save(script: *const Script, path: *const c_char) -> *mut c_char;
 
     pub(super) fn spiketrace_text_free(text: *mut c_char);
 }

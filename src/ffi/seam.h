@@ -89,6 +89,30 @@ char* spiketrace_fused_adam(const SpiketraceList* params, const SpiketraceList* 
 // Makes the gradient undefined, which costs nothing, where zeroing writes it all.
 void spiketrace_forget_grad(const at::Tensor* tensor);
 
+// A TorchScript module.
+typedef struct SpiketraceScript SpiketraceScript;
+
+// What its forward takes and returns.
+typedef struct SpiketraceScriptForm {
+  // Arguments without a default.
+  int64_t inputs;
+  // Floating-point tensors in its code, and their elements.
+  int64_t constants, constant_values;
+  // The module's name and forward's declaration, each a line; to be freed with spiketrace_text_free.
+  char* text;
+  bool takes_tensor, returns_tensor;
+} SpiketraceScriptForm;
+
+// Loads one onto the device of `like`.
+char* spiketrace_script_load(const char* path, const at::Tensor* like, SpiketraceScript** script);
+void spiketrace_script_free(SpiketraceScript* script);
+char* spiketrace_script_form(const SpiketraceScript* script, SpiketraceScriptForm* form);
+// Its parameters, or its buffers, with their names, each a line; to be freed with spiketrace_text_free.
+char* spiketrace_script_tensors(const SpiketraceScript* script, bool buffers, SpiketraceList* out, char** names);
+char* spiketrace_script_train(SpiketraceScript* script, bool on);
+char* spiketrace_script_forward(SpiketraceScript* script, const at::Tensor* x, SpiketraceList* out);
+char* spiketrace_script_save(const SpiketraceScript* script, const char* path);
+
 void spiketrace_text_free(char* text);
 
 }  // extern "C"

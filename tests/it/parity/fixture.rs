@@ -24,7 +24,7 @@ pub struct Case {
     pub differences: Vec<(String, Sort, f64)>,
 }
 
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     // Another place for tests that run away from their sources.
     let own = || [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures"].iter().collect();
     std::env::var_os("SPIKETRACE_FIXTURES").map_or_else(own, PathBuf::from)

@@ -45,7 +45,7 @@ fn agrees_with_spikingjelly(
 }
 
 /// Replays a group's cases and prints the worst differences.
-fn all_agree(manifest: &str, group: &str, replay: fn(&mut Case), dtype: &str, tolerance: f64) {
+pub fn all_agree(manifest: &str, group: &str, replay: fn(&mut Case), dtype: &str, tolerance: f64) {
     let mut worst = [0.0f64; 2];
     for mut case in read(manifest, group, dtype) {
         replay(&mut case);
