@@ -1,6 +1,7 @@
 //! TorchScript modules as layers.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tch::{nn, Tensor};
 
@@ -51,10 +52,16 @@ pub struct ScriptConfig {
 #[doc(alias = "TrainableCModule")]
 #[derive(Debug)]
 pub struct ScriptModule {
-    script: Script,
+    /// Shared, so that a module inside a network can be saved.
+    shared: Arc<Mutex<Shared>>,
     name: String,
     parameters: Vec<Parameter>,
     samplewise: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    script: Script,
     /// The mode it is in; `None` for the one it was saved in.
     train: Option<bool>,
 }
@@ -107,7 +114,18 @@ impl ScriptModule {
         }
         let parameters = parameters.iter().map(|(name, tensor)| Parameter::new(name, tensor)).collect();
         let name = format!("ScriptModule({})", form.name);
-        Ok(Self { script, name, parameters, samplewise: config.samplewise, train: None })
+        let shared = Arc::new(Mutex::new(Shared { script, train: None }));
+        Ok(Self { shared, name, parameters, samplewise: config.samplewise })
+    }
+
+    /// The same module, not a copy: one to go into a network, one to save it by.
+    pub fn shallow_clone(&self) -> Self {
+        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
+        Self { shared, name, parameters: Layer::parameters(self), samplewise: self.samplewise }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the module, with what it has learned, as TorchScript: `torch.jit.load(path)` reads it.
@@ -121,7 +139,8 @@ impl ScriptModule {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let saved = self.script.save(&partial).map_err(|error| data(path, first_line(&error.to_string())));
+        let saved =
+            self.shared().script.save(&partial).map_err(|error| data(path, first_line(&error.to_string())));
         let moved =
             saved.and_then(|()| std::fs::rename(&partial, path).map_err(|e| data(path, e.to_string())));
         if moved.is_err() {
@@ -134,11 +153,12 @@ impl ScriptModule {
 impl Layer for ScriptModule {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
         expect_defined(&format!("{}'s input", self.name), x)?;
-        if self.train != Some(train) {
-            self.script.set_train(train)?;
-            self.train = Some(train);
+        let mut shared = self.shared();
+        if shared.train != Some(train) {
+            shared.script.set_train(train)?;
+            shared.train = Some(train);
         }
-        self.script.forward(x).map_err(|error| match error {
+        shared.script.forward(x).map_err(|error| match error {
             Error::Torch(text) => Error::Torch(format!("{}: {}", self.name, what_failed(&text))),
             other => other,
         })

@@ -176,7 +176,7 @@ fn what_was_learned_is_in_the_saved_module() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("learned.pt");
     let vs = VarStore::new(Device::Cpu);
-    let mut module = load(&vs, "mlp.f32.pt").unwrap();
+    let mut module = load(&vs, "mlp.f32.pt").unwrap().shallow_clone();
     for mut tensor in vs.trainable_variables() {
         let _ = tch::no_grad(|| tensor.g_add_scalar_(0.125));
     }
@@ -258,6 +258,19 @@ fn what_fails_inside_is_one_sentence() {
     assert_eq!(error, expected);
     let undefined = module.forward(&Tensor::new(), true).unwrap_err().to_string();
     assert!(undefined.contains("ScriptModule(Sequential)'s input"), "{undefined}");
+}
+
+#[test]
+fn two_handles_of_a_module_in_two_modes_do_not_mix_them_up() {
+    let vs = VarStore::new(Device::Cpu);
+    let mut learns = load(&vs, "block.f32.pt").unwrap();
+    let mut asked = learns.shallow_clone();
+    let x = Tensor::ones([2, 3, 4, 4], (Kind::Float, Device::Cpu));
+    let _ = learns.forward(&x, true).unwrap();
+    let _ = asked.forward(&x, false).unwrap();
+    let before = vs.variables()["1.running_mean"].copy();
+    let _ = learns.forward(&x, true).unwrap();
+    assert_ne!(vs.variables()["1.running_mean"], before);
 }
 
 /// Steps may go together only where the user says that samples are by themselves.
