@@ -12,6 +12,7 @@
 //! | [`surrogate`] | derivatives of the spike, and the trait for your own |
 //! | [`GradWithTrace`], [`SpikeTraceOp`], [`replace_for_grad`] | what the container does, by hand |
 //! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
+//! | [`StateDict`] | weights in and out of PyTorch's files |
 //! | [`train`] | the online loops, loss, evaluation, accuracy |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
@@ -22,6 +23,7 @@
 //! The README has an example, the table from Python to Rust, and how libtorch is found.
 #![warn(unreachable_pub)]
 
+mod atomic_file;
 mod autograd;
 #[cfg(feature = "data")]
 pub mod data;
@@ -34,6 +36,7 @@ mod module;
 mod neuron;
 mod precision;
 mod signal;
+mod state_dict;
 pub mod surrogate;
 pub mod train;
 
@@ -51,6 +54,7 @@ pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use precision::{with_precision, Precision};
 pub use signal::Signal;
+pub use state_dict::{LoadConfig, LoadReport, Misfit, ReadConfig, StateDict};
 
 /// The README's example is a test.
 #[cfg(doctest)]

@@ -11,4 +11,5 @@ mod one_pass;
 mod oracle;
 mod parity;
 mod precision;
+mod state_dict;
 mod steps_per_pass;
