@@ -120,6 +120,10 @@ pub enum Error {
         problem: String,
     },
 
+    /// A state dict does not fit the model it was to be loaded into; nothing was changed.
+    #[error("the state dict does not fit the model, nothing was changed: {0}")]
+    StateDict(String),
+
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(String),

@@ -14,6 +14,7 @@
 //! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
 //! | [`model`] | SpikingJelly's spiking VGG networks |
 //! | [`ScriptModule`] | TorchScript modules as layers |
+//! | [`StateDict`] | weights in and out of PyTorch's files |
 //! | [`train`] | the online loops, loss, evaluation, accuracy |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
@@ -24,6 +25,7 @@
 //! The README has an example, the table from Python to Rust, and how libtorch is found.
 #![warn(unreachable_pub)]
 
+mod atomic_file;
 mod autograd;
 #[cfg(feature = "data")]
 pub mod data;
@@ -37,6 +39,7 @@ mod module;
 mod neuron;
 mod precision;
 mod signal;
+mod state_dict;
 pub mod surrogate;
 pub mod train;
 
@@ -54,6 +57,7 @@ pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use precision::{with_precision, Precision};
 pub use signal::Signal;
+pub use state_dict::{LoadConfig, LoadReport, Misfit, ReadConfig, StateDict};
 
 /// The README's example is a test.
 #[cfg(doctest)]

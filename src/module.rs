@@ -97,6 +97,11 @@ pub trait Layer: Debug + Send {
         Vec::new()
     }
 
+    /// Tensors that belong to the layer's state and that no optimizer moves: running statistics.
+    fn buffers(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
     /// Whether each sample of a batch is treated by itself and alike at every step, so that steps may go through
     /// together, and a constant input once: no batch statistics, no noise. The default is what [`is_affine`](Layer::is_affine) says.
     fn is_samplewise(&self) -> bool {
@@ -164,6 +169,17 @@ pub trait OnlineModule: Debug + Send {
 
     /// The weights, also those that ask for no gradient.
     fn parameters(&self) -> Vec<Parameter>;
+
+    /// Tensors that belong to the module's state and that no optimizer moves: running statistics.
+    fn buffers(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    /// Parameters and buffers: what a [`StateDict`](crate::StateDict) of the module holds.
+    #[doc(alias = "state_dict")]
+    fn state(&self) -> Vec<Parameter> {
+        [self.parameters(), self.buffers()].into_iter().flatten().collect()
+    }
 
     /// Tells that the weights stand still from now on: what is derived from them may be made once.
     ///

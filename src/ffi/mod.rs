@@ -14,6 +14,7 @@ use tch::Tensor;
 use crate::error::{catch_panic, Error, Result};
 
 mod autocast;
+mod bytes;
 mod cuda;
 mod heap;
 mod optimizer;
@@ -22,6 +23,7 @@ mod script;
 mod sweep;
 
 pub(crate) use autocast::autocast;
+pub(crate) use bytes::{bytes, bytes_mut};
 pub(crate) use cuda::{launch, load_cuda};
 pub use heap::keep_freed_memory;
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};

@@ -168,7 +168,7 @@ extern "C" {
         x: *const C_tensor,
         out: *mut List,
     ) -> *mut c_char;
-    pub(super) fn spiketrace_script_save(script: *const Script, path: *const c_char) -> *mut c_char;
+    pub(super) fn spiketrace_script_save(script: *const Script, out: *mut List) -> *mut c_char;
 
     pub(super) fn spiketrace_text_free(text: *mut c_char);
 }

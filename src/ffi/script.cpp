@@ -92,6 +92,13 @@ char* spiketrace_script_forward(SpiketraceScript* script, const at::Tensor* x, S
   return guarded([&] { out->tensors.push_back(script->module.forward({*x}).toTensor()); });
 }
 
-char* spiketrace_script_save(const SpiketraceScript* script, const char* path) {
-  return guarded([&] { script->module.save(path); });
+char* spiketrace_script_save(const SpiketraceScript* script, SpiketraceList* out) {
+  return guarded([&] {
+    std::ostringstream file;
+    script->module.save(file);
+    const std::string bytes = file.str();
+    at::Tensor tensor = at::empty({static_cast<int64_t>(bytes.size())}, at::kByte);
+    std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+    out->tensors.push_back(std::move(tensor));
+  });
 }

@@ -33,7 +33,9 @@ pub(crate) struct Form {
 
 impl Script {
     pub(crate) fn load(path: &Path, device: Device) -> Result<Self> {
-        let (path, like) = (c_path(path)?, Tensor::f_empty([0], (Kind::Float, device))?);
+        let path = CString::new(path.as_os_str().as_encoded_bytes())
+            .map_err(|_| Error::argument("the path", "one without a zero byte", path.display()))?;
+        let like = Tensor::f_empty([0], (Kind::Float, device))?;
         let mut script = null_mut();
         // SAFETY: path and tensor live through the call; C++ sets the pointer where it returns no error.
         check(unsafe { raw::spiketrace_script_load(path.as_ptr(), like.as_ptr(), &mut script) })?;
@@ -92,10 +94,12 @@ impl Script {
         Ok(list.get(0).unwrap_or_default())
     }
 
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let path = c_path(path)?;
-        // SAFETY: the module is alive, the path lives through the call.
-        check(unsafe { raw::spiketrace_script_save(self.0, path.as_ptr()) })
+    /// The bytes of the module's file.
+    pub(crate) fn saved(&self) -> Result<Tensor> {
+        let list = List::new();
+        // SAFETY: module and list are alive; C++ fills the list that we own.
+        check(unsafe { raw::spiketrace_script_save(self.0, list.0) })?;
+        Ok(list.get(0).unwrap_or_default())
     }
 }
 
@@ -104,9 +108,4 @@ impl Drop for Script {
         // SAFETY: made by spiketrace_script_load, freed once.
         unsafe { raw::spiketrace_script_free(self.0) }
     }
-}
-
-fn c_path(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_encoded_bytes())
-        .map_err(|_| Error::argument("the path", "one without a zero byte", path.display()))
 }

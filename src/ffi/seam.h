@@ -111,7 +111,8 @@ char* spiketrace_script_form(const SpiketraceScript* script, SpiketraceScriptFor
 char* spiketrace_script_tensors(const SpiketraceScript* script, bool buffers, SpiketraceList* out, char** names);
 char* spiketrace_script_train(SpiketraceScript* script, bool on);
 char* spiketrace_script_forward(SpiketraceScript* script, const at::Tensor* x, SpiketraceList* out);
-char* spiketrace_script_save(const SpiketraceScript* script, const char* path);
+// The bytes of its file.
+char* spiketrace_script_save(const SpiketraceScript* script, SpiketraceList* out);
 
 void spiketrace_text_free(char* text);
 

@@ -116,7 +116,7 @@ where
 
 /// Modules whose weights may be absent and whose forward is tch's.
 macro_rules! normalizations {
-    ($($module:ty, samplewise $samplewise:literal: |$m:ident| $name:expr;)*) => {$(
+    ($($module:ty, samplewise $samplewise:literal, buffers [$($buffer:ident),*]: |$m:ident| $name:expr;)*) => {$(
         impl Layer for $module {
             fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
                 forward(self, &self.name(), x, train)
@@ -124,6 +124,10 @@ macro_rules! normalizations {
 
             fn parameters(&self) -> Vec<Parameter> {
                 weight_and_bias(self.ws.as_ref(), self.bs.as_ref())
+            }
+
+            fn buffers(&self) -> Vec<Parameter> {
+                vec![$(Parameter::new(stringify!($buffer), &self.$buffer)),*]
             }
 
             fn is_samplewise(&self) -> bool {
@@ -143,9 +147,9 @@ macro_rules! normalizations {
 }
 
 normalizations! {
-    nn::BatchNorm, samplewise false: |m| format!("BatchNorm({})", m.running_mean.size()[0]);
-    nn::LayerNorm, samplewise true: |m| format!("LayerNorm({:?})", m.normalized_shape);
-    nn::GroupNorm, samplewise true: |m| format!("GroupNorm({} groups, {})", m.num_groups, m.num_channels);
+    nn::BatchNorm, samplewise false, buffers [running_mean, running_var]: |m| format!("BatchNorm({})", m.running_mean.size()[0]);
+    nn::LayerNorm, samplewise true, buffers []: |m| format!("LayerNorm({:?})", m.normalized_shape);
+    nn::GroupNorm, samplewise true, buffers []: |m| format!("GroupNorm({} groups, {})", m.num_groups, m.num_channels);
 }
 
 impl Layer for nn::Embedding {

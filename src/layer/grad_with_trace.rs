@@ -90,6 +90,10 @@ impl<M: Layer> OnlineModule for GradWithTrace<M> {
         self.module.parameters()
     }
 
+    fn buffers(&self) -> Vec<Parameter> {
+        self.module.buffers()
+    }
+
     fn memories(&mut self) -> Vec<&mut Memory> {
         self.module.memories()
     }

@@ -37,6 +37,10 @@ impl<L: Layer> OnlineModule for L {
         Layer::parameters(self)
     }
 
+    fn buffers(&self) -> Vec<Parameter> {
+        Layer::buffers(self)
+    }
+
     fn memories(&mut self) -> Vec<&mut Memory> {
         Layer::memories(self)
     }

@@ -1,12 +1,13 @@
 //! TorchScript modules as layers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tch::{nn, Tensor};
 
+use crate::atomic_file::write_bytes_atomically;
 use crate::error::{expect_defined, Error, Result};
-use crate::ffi::{Form, Script};
+use crate::ffi::{bytes, Form, Script};
 use crate::module::{Layer, Parameter};
 
 /// Options of [`ScriptModule::load`].
@@ -56,6 +57,7 @@ pub struct ScriptModule {
     shared: Arc<Mutex<Shared>>,
     name: String,
     parameters: Vec<Parameter>,
+    buffers: Vec<Parameter>,
     samplewise: bool,
 }
 
@@ -112,16 +114,24 @@ impl ScriptModule {
             let trainable = i < parameters.len() && tensor.requires_grad() && !known;
             let _ = place.add(name, tensor.shallow_clone(), trainable);
         }
-        let parameters = parameters.iter().map(|(name, tensor)| Parameter::new(name, tensor)).collect();
+        let named = |all: &[(String, Tensor)]| {
+            all.iter().map(|(name, tensor)| Parameter::new(name, tensor)).collect()
+        };
+        let (parameters, buffers) = (named(&parameters), named(&buffers));
         let name = format!("ScriptModule({})", form.name);
         let shared = Arc::new(Mutex::new(Shared { script, train: None }));
-        Ok(Self { shared, name, parameters, samplewise: config.samplewise })
+        Ok(Self { shared, name, parameters, buffers, samplewise: config.samplewise })
     }
 
     /// The same module, not a copy: one to go into a network, one to save it by.
     pub fn shallow_clone(&self) -> Self {
-        let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
-        Self { shared, name, parameters: Layer::parameters(self), samplewise: self.samplewise }
+        Self {
+            shared: Arc::clone(&self.shared),
+            name: self.name.clone(),
+            parameters: Layer::parameters(self),
+            buffers: Layer::buffers(self),
+            samplewise: self.samplewise,
+        }
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -136,17 +146,10 @@ impl ScriptModule {
     /// When the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
         let saved =
-            self.shared().script.save(&partial).map_err(|error| data(path, first_line(&error.to_string())));
-        let moved =
-            saved.and_then(|()| std::fs::rename(&partial, path).map_err(|e| data(path, e.to_string())));
-        if moved.is_err() {
-            std::fs::remove_file(&partial).ok();
-        }
-        moved
+            self.shared().script.saved().map_err(|error| data(path, first_line(&error.to_string())))?;
+        write_bytes_atomically(path, bytes(&saved)?)
+            .map_err(|error| data(path, format!("cannot be written: {error}")))
     }
 }
 
@@ -165,7 +168,11 @@ impl Layer for ScriptModule {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        self.parameters.iter().map(|p| Parameter::new(p.name.clone(), &p.tensor)).collect()
+        shared_handles(&self.parameters)
+    }
+
+    fn buffers(&self) -> Vec<Parameter> {
+        shared_handles(&self.buffers)
     }
 
     fn is_samplewise(&self) -> bool {
@@ -197,6 +204,10 @@ fn check(path: &Path, form: &Form, parameters: usize, config: ScriptConfig) -> R
         ));
     }
     Ok(())
+}
+
+fn shared_handles(parameters: &[Parameter]) -> Vec<Parameter> {
+    parameters.iter().map(|p| Parameter::new(p.name.clone(), &p.tensor)).collect()
 }
 
 fn data(path: &Path, problem: String) -> Error {

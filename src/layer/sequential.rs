@@ -194,6 +194,15 @@ impl OtttSequential {
         Ok(())
     }
 
+    /// What `of` says of every module, the module's name in front of each.
+    fn named(&self, of: impl Fn(&dyn OnlineModule) -> Vec<Parameter>) -> Vec<Parameter> {
+        let modules = self.names.iter().zip(&self.modules);
+        let named = modules.flat_map(|(name, module)| {
+            of(&**module).into_iter().map(move |p| Parameter { name: format!("{name}.{}", p.name), ..p })
+        });
+        named.collect()
+    }
+
     /// Does `what` with every module; an error says which of them met it, and comes after the last.
     fn each(&mut self, what: impl Fn(&mut dyn OnlineModule) -> Result<()>) -> Result<()> {
         let mut first = Ok(());
@@ -240,12 +249,11 @@ impl OnlineModule for OtttSequential {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        let mut all = Vec::new();
-        for (name, module) in self.names.iter().zip(&self.modules) {
-            let own = module.parameters().into_iter();
-            all.extend(own.map(|p| Parameter { name: format!("{name}.{}", p.name), ..p }));
-        }
-        all
+        self.named(|module| module.parameters())
+    }
+
+    fn buffers(&self) -> Vec<Parameter> {
+        self.named(|module| module.buffers())
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {

@@ -63,6 +63,10 @@ impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
         self.module.parameters()
     }
 
+    fn buffers(&self) -> Vec<Parameter> {
+        self.module.buffers()
+    }
+
     fn memories(&mut self) -> Vec<&mut Memory> {
         self.module.memories()
     }

@@ -315,6 +315,10 @@ impl OnlineModule for OtttSpikingVgg {
         self.0.parameters()
     }
 
+    fn buffers(&self) -> Vec<Parameter> {
+        self.0.buffers()
+    }
+
     fn hold_weights(&mut self) -> Result<()> {
         self.0.hold_weights()
     }

@@ -12,4 +12,5 @@ mod oracle;
 mod parity;
 mod precision;
 mod script_module;
+mod state_dict;
 mod steps_per_pass;

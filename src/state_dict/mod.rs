@@ -1,0 +1,208 @@
+//! Weights by name, in files that PyTorch reads and writes too.
+//!
+//! | file | read | written |
+//! |---|---|---|
+//! | `.safetensors` | yes | yes |
+//! | `.pt`, `.pth`, `.bin` of `torch.save(model.state_dict(), ..)` or of a checkpoint with it in (feature `pytorch`) | yes | yes |
+//! | whole modules, TorchScript, files from before PyTorch 1.6 | no: the error says what to do in Python | no |
+//!
+//! What a file is, its content says, not its name. No code in a pickle is ever run. A file is not believed:
+//! lengths, shapes, strides and offsets are checked, the storages of torch.save against their checksums, and
+//! no more memory is taken than the file is long, beside what [`StateDict::read`] names.
+
+mod files;
+mod load;
+mod names;
+#[cfg(feature = "pytorch")]
+mod torch_save;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+pub use load::{LoadConfig, LoadReport, Misfit};
+
+use self::files::{Contents, Dtype, Storage};
+use crate::error::{Error, Result};
+use crate::ffi::bytes_mut;
+use crate::module::Parameter;
+
+/// How [`StateDict::read_with`] reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadConfig {
+    /// The key of the state dict in a checkpoint; by default `state_dict`, `model`, `net` or `model_state_dict`.
+    pub key: Option<String>,
+}
+
+/// Tensors by name.
+///
+/// ```
+/// use spiketrace::{LoadConfig, OnlineModule, OtttSequential, StateDict};
+/// use tch::{nn, Device};
+/// let vs = nn::VarStore::new(Device::Cpu);
+/// let net = OtttSequential::new().add(nn::linear(vs.root(), 4, 2, Default::default()));
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+///
+/// StateDict::of(&net.state()).write(&path)?;
+/// let report = StateDict::read(&path)?.load_into(&net.state(), LoadConfig::default())?;
+/// assert_eq!(report.loaded, ["0.weight", "0.bias"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "load_state_dict")]
+#[derive(Debug, Default)]
+pub struct StateDict {
+    tensors: Vec<(String, Tensor)>,
+    others: Vec<(String, String)>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl StateDict {
+    /// Reads a file of weights, onto the CPU.
+    ///
+    /// Tensors keep their strides, and those that share memory in the file share it here.
+    ///
+    /// # Cost
+    /// Each storage is read once, to where it stays. Beside them no more than 16 MiB of header or pickle is
+    /// read, of which no more than two million objects are made.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is broken, or holds something else than tensors and plain containers.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read_with(path, ReadConfig::default())
+    }
+
+    /// [`read`](StateDict::read) with options.
+    pub fn read_with(path: impl AsRef<Path>, config: ReadConfig) -> Result<Self> {
+        let path = path.as_ref();
+        let broken = |problem: String| Error::Data { path: path.to_owned(), problem };
+        let unreadable = |error: std::io::Error| broken(format!("cannot be read: {error}"));
+        let mut file = File::open(path).map_err(unreadable)?;
+        let contents = files::parse(&mut file, config.key.as_deref()).map_err(broken)?;
+        let storages = contents.storages.iter().map(|storage| read_storage(&mut file, storage, &broken));
+        let storages: Vec<Tensor> = storages.collect::<Result<_>>()?;
+        let Contents { tensors, others, metadata, .. } = contents;
+        let mut state = Self { tensors: Vec::with_capacity(tensors.len()), others, metadata };
+        for entry in tensors {
+            let storage = &storages[entry.storage];
+            if entry.dtype == Dtype::Bool && storage.f_gt(1)?.f_any()?.f_int64_value(&[])? != 0 {
+                return Err(broken(format!(
+                    "is broken: {} holds truth values that are neither 0 nor 1",
+                    entry.name
+                )));
+            }
+            let tensor = storage.f_view_dtype(kind(entry.dtype))?;
+            let tensor = tensor.f_as_strided(&entry.size[..], &entry.stride[..], entry.offset)?;
+            state.tensors.push((entry.name, tensor));
+        }
+        Ok(state)
+    }
+
+    /// The state of a module: its [`state`](crate::OnlineModule::state), or its parameters alone; not copies.
+    pub fn of<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> Self {
+        parameters.into_iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect()
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor)
+    }
+
+    /// Adds a tensor, not a copy; the one that had the name before comes back.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: &Tensor) -> Option<Tensor> {
+        let (name, tensor) = (name.into(), tensor.shallow_clone());
+        match self.tensors.iter_mut().find(|(own, _)| *own == name) {
+            Some((_, place)) => Some(std::mem::replace(place, tensor)),
+            None => {
+                self.tensors.push((name, tensor));
+                None
+            }
+        }
+    }
+
+    /// Names and tensors, in the file's order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> + Clone {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The names, in the file's order.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.tensors.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// What the file holds under further names that is no tensor that can be read, such as a number, a sparse
+    /// tensor or one of 16-bit unsigned integers: its name, and what it is.
+    pub fn others(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.others.iter().map(|(name, what)| (name.as_str(), what.as_str()))
+    }
+
+    /// Texts beside the tensors in a safetensors file, which are written there too.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// [`metadata`](StateDict::metadata), to be changed.
+    pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.metadata
+    }
+}
+
+impl FromIterator<(String, Tensor)> for StateDict {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
+        Self { tensors: tensors.into_iter().collect(), ..Default::default() }
+    }
+}
+
+/// Reads bytes of the file into a new tensor.
+fn read_storage(file: &mut File, storage: &Storage, broken: &impl Fn(String) -> Error) -> Result<Tensor> {
+    let unreadable = |error| broken(format!("cannot be read: {error}"));
+    let mut tensor = Tensor::f_empty([storage.len as i64], (Kind::Uint8, Device::Cpu))?;
+    file.seek(SeekFrom::Start(storage.begin)).map_err(unreadable)?;
+    let mut checksum = crc32fast::Hasher::new();
+    // In pieces, so that the checksum meets them in the cache.
+    for piece in bytes_mut(&mut tensor)?.chunks_mut(1 << 18) {
+        file.read_exact(piece).map_err(unreadable)?;
+        if storage.crc32.is_some() {
+            checksum.update(piece);
+        }
+    }
+    match storage.crc32 {
+        Some(crc32) if crc32 != checksum.finalize() => Err(broken(
+            "is damaged: a storage does not have its checksum (or it was saved without: \
+             torch.serialization.set_crc32_options(True), and save it again)"
+                .into(),
+        )),
+        _ => Ok(tensor),
+    }
+}
+
+fn kind(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::Bool => Kind::Bool,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::I8 => Kind::Int8,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I32 => Kind::Int,
+        Dtype::I64 => Kind::Int64,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::C64 => Kind::ComplexFloat,
+        Dtype::C128 => Kind::ComplexDouble,
+    }
+}

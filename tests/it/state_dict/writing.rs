@@ -1,0 +1,106 @@
+use std::fs;
+
+use rstest::rstest;
+use spiketrace::StateDict;
+use tch::{Device, Kind, Tensor};
+
+use super::{fixture, hex, manifest};
+
+/// All kinds, views, a scalar and an empty tensor.
+fn state(ending: &str) -> StateDict {
+    let complex = |name: &str| name == "complex64" && ending == "safetensors";
+    let files = ["kinds.pt", "views.pt"].map(|file| StateDict::read(fixture(file)).unwrap());
+    let tensors = files.iter().flat_map(StateDict::iter).filter(|(name, _)| !complex(name));
+    tensors.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect()
+}
+
+#[rstest]
+#[case("pt")]
+#[case("pth")]
+#[case("bin")]
+#[case("safetensors")]
+fn what_is_written_reads_the_same_bit_for_bit(#[case] ending: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("weights.{ending}"));
+    let state = state(ending);
+    state.write(&path).unwrap();
+    let again = StateDict::read(&path).unwrap();
+    assert_eq!(again.len(), state.len());
+    for (name, tensor) in state.iter() {
+        let got = again.get(name).unwrap();
+        assert_eq!((got.kind(), got.size(), hex(got)), (tensor.kind(), tensor.size(), hex(tensor)), "{name}");
+        assert!(got.is_contiguous());
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no partial file is left");
+}
+
+#[test]
+fn the_order_of_a_pt_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.pt");
+    let state = state("pt");
+    state.write(&path).unwrap();
+    assert!(StateDict::read(&path).unwrap().names().eq(state.names()));
+}
+
+#[test]
+fn tied_weights_are_one_storage_of_a_pt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.pt");
+    let weight = Tensor::rand([1000], (Kind::Float, Device::Cpu));
+    let state =
+        ["a", "b"].map(|name| (name.to_owned(), weight.shallow_clone())).into_iter().collect::<StateDict>();
+    state.write(&path).unwrap();
+    assert!(fs::metadata(&path).unwrap().len() < 6000);
+    let again = StateDict::read(&path).unwrap();
+    assert_eq!(again.get("a").unwrap().data_ptr(), again.get("b").unwrap().data_ptr());
+}
+
+#[test]
+fn storages_of_a_pt_lie_aligned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.pt");
+    let weight = Tensor::from_slice(&[1.25f64, -7.5]);
+    let state = [("w".to_owned(), weight)].into_iter().collect::<StateDict>();
+    state.write(&path).unwrap();
+    let file = fs::read(&path).unwrap();
+    let bytes: Vec<u8> = [1.25f64, -7.5].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let place = file.windows(16).position(|window| window == bytes).unwrap();
+    assert_eq!(place % 64, 0);
+}
+
+#[test]
+fn metadata_of_safetensors_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let mut state = StateDict::read(fixture("ordered_dict.safetensors")).unwrap();
+    assert_eq!(state.metadata()["format"], "pt");
+    state.metadata_mut().insert("note".into(), "\"quoted\"\n".into());
+    state.write(&path).unwrap();
+    assert_eq!(StateDict::read(&path).unwrap().metadata(), state.metadata());
+}
+
+#[rstest]
+#[case("weights.onnx", "expected .safetensors, .pt, .pth or .bin")]
+#[case("weights", "expected .safetensors, .pt, .pth or .bin")]
+#[case("nowhere/weights.pt", "cannot be written")]
+fn a_wrong_place_is_an_error(#[case] name: &str, #[case] words: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let text = state("pt").write(folder.path().join(name)).unwrap_err().to_string();
+    assert!(text.contains(words), "{text}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[test]
+fn a_failed_write_leaves_the_former_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    StateDict::read(fixture("ordered_dict.pt")).unwrap().write(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    // Complex numbers are beyond safetensors.
+    let text = StateDict::read(fixture("kinds.pt")).unwrap().write(&path).unwrap_err().to_string();
+    assert!(text.contains("complex64 holds ComplexFloat"), "{text}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    assert_eq!(manifest()["read"]["kinds.pt"]["tensors"].as_object().unwrap().len(), 14);
+}
