@@ -37,7 +37,7 @@ step "tests"
 cargo test
 
 step "examples"
-for example in examples/c*.rs; do
+for example in examples/c*.rs examples/torchscript.rs examples/finetune.rs; do
     cargo run --quiet --example "$(basename "$example" .rs)" >/dev/null
 done
 cargo run --quiet --example train -- --out "$scratch/run" | tee "$scratch/log"

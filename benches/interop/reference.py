@@ -78,7 +78,8 @@ def expected(net):
         functional.reset_net(net)
         grads = named("grad", ((n, p.grad) for n, p in net.named_parameters()))
         inputs = draw((INPUTS, 2, 8, 8))[0]
-        return dict(x=x, target=target, logits=y, loss=loss, outputs=outputs, inputs=inputs) | grads
+        made = dict(x=x, target=target, logits=y, loss=loss, outputs=outputs, inputs=inputs) | grads
+        return {name: tensor.detach().contiguous() for name, tensor in made.items()}
 
 
 def wrapped(state, name):

@@ -237,6 +237,34 @@ fn parameters_carry_pytorchs_names() {
 }
 
 #[test]
+fn a_module_may_have_a_name_of_its_own() {
+    let vs = VarStore::new(Device::Cpu);
+    let part = OtttSequential::new().add(linear(&vs, 0, 4, 3)).add(ottt());
+    let net = OtttSequential::new().add_named("features", part).unwrap();
+    let mut net = net.add_named("fc", linear(&vs, 1, 3, 2)).unwrap();
+    let names: Vec<String> = net.parameters().into_iter().map(|p| p.name).collect();
+    assert_eq!(names, ["features.0.weight", "features.0.bias", "fc.weight", "fc.bias"]);
+    let error = net.step(&Tensor::ones([1, 5], FLOAT).into(), true).unwrap_err().to_string();
+    assert!(
+        error.starts_with("layer features: OtttSequential(2 modules): layer 0: Linear(4 -> 3)"),
+        "{error}"
+    );
+}
+
+#[rstest]
+#[case("")]
+#[case("fc")]
+#[case("7")]
+fn a_name_that_is_empty_or_anothers_is_refused(#[case] name: &str) {
+    let net = OtttSequential::new().add_named("fc", Identity).unwrap();
+    let error = net.add_named(name, Identity).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("a module's name is {name:?}, expected a name that no other")),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_table_shows_index_module_wrapper_and_parameters() {
     let vs = VarStore::new(Device::Cpu);
     let net = OtttSequential::new().add(Flatten::default()).add(linear(&vs, 1, 4, 2)).add(ottt());
