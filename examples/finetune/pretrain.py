@@ -1,6 +1,6 @@
 """Wrote checkpoint.pt beside it: a small spiking VGG that has learned upright digits with SpikingJelly.
 
-    python examples/finetune/pretrain.py        (needs torch and spikingjelly 2.0.0; half a minute)
+    python examples/finetune/pretrain.py        (needs torch and spikingjelly 2.0.0; a minute)
 """
 
 import gzip
@@ -13,7 +13,7 @@ from spikingjelly.activation_based.model.spiking_vggws_ottt import OTTTSpikingVG
 from torch.nn import functional as F
 
 HERE = Path(__file__).resolve().parent
-TIME_STEPS, EPOCHS = 6, 6
+TIME_STEPS, EPOCHS = 6, 15
 
 torch.manual_seed(1)
 with gzip.open(HERE.parent.parent / "src/data/digits.csv.gz", "rt") as file:

@@ -80,6 +80,24 @@ fn metadata_of_safetensors_come_back() {
     assert_eq!(StateDict::read(&path).unwrap().metadata(), state.metadata());
 }
 
+/// A safetensors file begins with its header's length, which may look like another format's first bytes.
+#[test]
+fn a_safetensors_header_of_any_length_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let mut state = StateDict::default();
+    state.insert("w", &tch::Tensor::from_slice(&[1.5f32, -2.0]));
+    let mut seen = std::collections::BTreeSet::new();
+    for padding in 0..512 {
+        state.metadata_mut().insert("note".into(), "x".repeat(padding));
+        state.write(&path).unwrap();
+        seen.insert(fs::read(&path).unwrap()[0]);
+        let text = StateDict::read(&path).map(|read| read.len()).map_err(|error| error.to_string());
+        assert_eq!(text, Ok(1), "padding {padding}");
+    }
+    assert!(seen.contains(&0x80), "one looked like a pickle: {seen:?}");
+}
+
 #[rstest]
 #[case("weights.onnx", "expected .safetensors, .pt, .pth or .bin")]
 #[case("weights", "expected .safetensors, .pt, .pth or .bin")]
