@@ -5,6 +5,7 @@ mod container;
 mod errors;
 mod function;
 mod fused_neuron;
+mod hostile_files;
 mod layout;
 mod memory;
 mod one_pass;

@@ -95,15 +95,16 @@ pub(crate) fn parse(file: &mut (impl Read + Seek), key: Option<&str>) -> Result<
     file.by_ref().take(16).read_to_end(&mut head).map_err(unreadable)?;
     let contents = match &head[..] {
         [] => return Err("is empty".into()),
+        // First, since the length of its header may begin like the others.
+        [_, _, _, _, _, _, _, _, b'{', ..] if key.is_some() => {
+            return Err("is a safetensors file, which has no keys; leave ReadConfig's key out".into())
+        }
+        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(file, len)?,
         #[cfg(feature = "pytorch")]
         [b'P', b'K', ..] => torch::parse(file, len, key)?,
         #[cfg(not(feature = "pytorch"))]
         [b'P', b'K', ..] => return Err("is a file of torch.save; build with the feature pytorch".into()),
         [0x80, ..] => return Err(OLD_FORMAT.into()),
-        [_, _, _, _, _, _, _, _, b'{', ..] if key.is_some() => {
-            return Err("is a safetensors file, which has no keys; leave ReadConfig's key out".into())
-        }
-        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(file, len)?,
         _ => {
             return Err("is neither a safetensors file nor one of torch.save, or its beginning is lost".into())
         }
