@@ -35,6 +35,7 @@ mod layer;
 mod module;
 mod neuron;
 mod precision;
+mod random;
 mod signal;
 mod state_dict;
 pub mod surrogate;
@@ -53,6 +54,7 @@ pub use layer::{
 pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use precision::{with_precision, Precision};
+pub use random::{random_state, set_random_state};
 pub use signal::Signal;
 pub use state_dict::{LoadConfig, LoadReport, Misfit, ReadConfig, StateDict};
 

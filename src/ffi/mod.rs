@@ -18,6 +18,7 @@ mod bytes;
 mod cuda;
 mod heap;
 mod optimizer;
+mod random;
 mod raw;
 mod sweep;
 
@@ -26,6 +27,7 @@ pub(crate) use bytes::{bytes, bytes_mut};
 pub(crate) use cuda::{launch, load_cuda};
 pub use heap::keep_freed_memory;
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
+pub(crate) use random::{random_state, set_random_state};
 pub(crate) use raw::{AdamOptions, SgdOptions};
 pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, Element, PIECE};
 

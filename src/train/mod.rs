@@ -3,6 +3,7 @@
 mod accuracy;
 mod adam;
 mod bptt;
+mod checkpoint;
 mod evaluate;
 mod fptt;
 mod labels;
@@ -15,6 +16,7 @@ mod sgd;
 pub use accuracy::{accuracy, top_k_accuracy};
 pub use adam::{Adam, AdamConfig, AdamState};
 pub use bptt::bptt_training;
+pub use checkpoint::Checkpoint;
 pub use evaluate::evaluate;
 pub use fptt::{fptt_online_training, fptt_online_training_init_w_ra};
 pub use loss::OtttLoss;
