@@ -1,6 +1,7 @@
 //! The integration tests, one binary.
 
 mod bptt;
+mod checkpoint;
 mod container;
 mod errors;
 mod function;
