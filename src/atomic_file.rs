@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 /// Writes a file under a temporary name in its folder, forces it to the disk and renames it.
@@ -30,12 +30,6 @@ pub(crate) fn write_atomically<E: From<io::Error>>(
     written
 }
 
-/// As [`write_atomically`], of bytes at hand.
-#[allow(dead_code)]
-pub(crate) fn write_bytes_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_atomically(path, |file| file.write_all(bytes))
-}
-
 fn partial_name(path: &Path) -> io::Result<PathBuf> {
     let name =
         path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "names no file"))?;
@@ -56,13 +50,19 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        write_atomically(path, |file| file.write_all(bytes))
+    }
 
     #[test]
     fn a_failed_write_leaves_the_former_file_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights");
-        write_bytes_atomically(&path, b"old").unwrap();
+        write_bytes(&path, b"old").unwrap();
         let error = write_atomically(&path, |file| {
             file.write_all(b"new")?;
             Err::<(), _>(io::Error::other("no more"))
@@ -77,7 +77,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights");
         for bytes in [b"old", b"new"] {
-            write_bytes_atomically(&path, bytes).unwrap();
+            write_bytes(&path, bytes).unwrap();
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -219,7 +219,7 @@ fn start(run: &Path) -> Command {
         false => {
             // Killed before there was anything to go on with.
             let _ = fs::remove_dir_all(run);
-            let small = "--network mlp --time-steps 2 --batch 256 --epochs 8 --threads 1 --seed 3";
+            let small = "--network mlp --time-steps 2 --batch 256 --epochs 5 --threads 1 --seed 3";
             command.args(small.split(' ')).arg("--out").arg(run)
         }
     };
@@ -245,7 +245,7 @@ fn a_training_killed_20_times_ends_with_the_same_weights() {
     let (mut kills, mut whole_runs) = (0, 0);
     while kills < 20 {
         let mut run = start(&killed).spawn().unwrap();
-        sleep(duration.mul_f64(random.gen_range(0.0..0.6)));
+        sleep(duration.mul_f64(random.gen_range(0.0..0.5)));
         match run.try_wait().unwrap() {
             None => {
                 // SIGKILL: nothing of it can be caught.
@@ -272,7 +272,7 @@ fn compare(whole: &Path, killed: &Path) {
     let weights = |run: &Path| fs::read(run.join("weights.safetensors")).unwrap();
     assert!(weights(whole) == weights(killed), "the weights differ");
     let last =
-        |run: &Path| fs::read(run.join("checkpoints/checkpoint-000008-000000000.safetensors")).unwrap();
+        |run: &Path| fs::read(run.join("checkpoints/checkpoint-000005-000000000.safetensors")).unwrap();
     // The configuration names the folder nowhere, so all of it is the same: momentum and generator, too.
     assert!(last(whole) == last(killed), "the checkpoints differ");
     assert_eq!(metrics(whole), metrics(killed));

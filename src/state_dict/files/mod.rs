@@ -57,6 +57,7 @@ pub(crate) struct Entry {
 }
 
 /// The element types that tch knows too.
+#[cfg_attr(not(feature = "pytorch"), allow(dead_code))] // safetensors has no complex numbers
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dtype {
     Bool,

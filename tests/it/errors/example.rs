@@ -34,6 +34,9 @@ fn train() -> Command {
 #[case::output_below_a_file(&["--out", "FILE/run"], "cannot be written to; choose another with --out")]
 #[case::output_over_something_else(&["--epochs", "1", "--out", "FOLDER/other"], "is not empty; choose another folder with --out")]
 #[case::output_over_a_run(&["--out", "FOLDER"], "already holds a run")]
+#[case::resumed_from_nowhere(&["--resume", "FOLDER/nowhere"], "holds no run to go on with")]
+#[case::resumed_from_half_a_run(&["--resume", "FOLDER"], "holds no run to go on with")]
+#[case::resumed_with_other_options(&["--resume", "FOLDER", "--epochs", "3"], "cannot be used with")]
 fn a_wrong_command_line_is_one_sentence_and_a_failure(#[case] arguments: &[&str], #[case] words: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metrics.csv");
