@@ -35,6 +35,7 @@ mod neuron;
 mod precision;
 mod signal;
 pub mod surrogate;
+mod through_time;
 pub mod train;
 
 pub use autograd::{gradcheck, replace_for_grad, Context, Function, GradcheckConfig, Tensors};
@@ -43,12 +44,12 @@ pub use error::{Error, Result};
 pub use fast::{with_fast_paths, FastPaths};
 pub use ffi::keep_freed_memory;
 pub use layer::{
-    with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Flatten,
-    GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, SpikeTraceOp, WithParameters,
-    WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
+    with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Feedback,
+    Flatten, GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, SpikeTraceOp,
+    WithParameters, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
 };
 pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
-pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
+pub use neuron::{NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use precision::{with_precision, Precision};
 pub use signal::Signal;
 

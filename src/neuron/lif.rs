@@ -16,12 +16,12 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::through_time::is_through_time;
 use super::{cuda, fused};
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::{expect_steps, Memory};
 use crate::signal::Signal;
 use crate::surrogate::{fire, Surrogate};
+use crate::through_time::is_through_time;
 
 /// The options of a LIF node, checked.
 #[derive(Debug)]

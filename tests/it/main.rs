@@ -3,6 +3,7 @@
 mod bptt;
 mod container;
 mod errors;
+mod feedback;
 mod function;
 mod fused_neuron;
 mod layout;
@@ -11,4 +12,5 @@ mod one_pass;
 mod oracle;
 mod parity;
 mod precision;
+mod rules;
 mod steps_per_pass;
