@@ -31,6 +31,7 @@ mod fast;
 mod ffi;
 mod layer;
 mod module;
+mod monitor;
 mod neuron;
 mod precision;
 mod signal;
@@ -49,6 +50,7 @@ pub use layer::{
     WithParameters, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
 };
 pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
+pub use monitor::{Monitor, MonitorConfig, Record};
 pub use neuron::{NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use precision::{with_precision, Precision};
 pub use signal::Signal;

@@ -32,15 +32,15 @@ pub struct Options {
     /// Images a batch
     #[arg(long, default_value = "128", value_parser = clap::value_parser!(i64).range(1..))]
     batch: i64,
-    /// The highest learning rate; it falls to 0 by a cosine [default: 0.1; --stream: that in proportion to the batch]
-    #[arg(long, value_parser = positive)]
-    lr: Option<f64>,
+    /// The highest learning rate; it falls to 0 by a cosine. With --stream it stays, in proportion to the batch
+    #[arg(long, default_value = "0.1", value_parser = positive)]
+    lr: f64,
     /// Epochs in which the learning rate rises
     #[arg(long, default_value = "0", value_parser = from_0)]
     warm_up: f64,
-    /// Share of the last move that is kept [default: 0.9; --stream: 0]
-    #[arg(long, value_parser = share)]
-    momentum: Option<f64>,
+    /// Share of the last move that is kept
+    #[arg(long, default_value = "0.9", value_parser = share)]
+    momentum: f64,
     /// Pull of the weights towards 0 [default: 1e-4 for ottt-o and ndot-o, 5e-4 else; --stream: 0]
     #[arg(long, value_parser = from_0)]
     weight_decay: Option<f64>,
@@ -162,9 +162,9 @@ impl Options {
             time_steps: self.time_steps,
             k: self.k.min(self.time_steps),
             batch: self.batch,
-            lr: self.lr.unwrap_or(0.1),
+            lr: self.lr,
             warm_up: self.warm_up,
-            momentum: self.momentum.unwrap_or(if self.stream { 0.0 } else { 0.9 }),
+            momentum: self.momentum,
             weight_decay: self.weight_decay.unwrap_or(match method {
                 _ if self.stream => 0.0,
                 method if method.is_online() => 1e-4,
@@ -190,7 +190,7 @@ impl Options {
 }
 
 impl Plan {
-    /// Fashion-MNIST, each pixel less the mean of all and over their deviation.
+    /// Fashion-MNIST, from 0 to 1, or its first images.
     pub fn data(&self) -> Result<Dataset> {
         let debian = Path::new("/usr/share/datasets/fashion-mnist");
         let found = self.data_dir.clone().or_else(|| debian.is_dir().then(|| debian.to_owned()));

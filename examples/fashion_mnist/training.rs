@@ -9,7 +9,7 @@ use spiketrace::train::{
     accuracy, bptt_training, evaluate, ottt_online_training, repeat_over_time, sltt_k_training, CosineConfig,
     CosineSchedule, OtttLoss, SequenceOutput, Sgd, SgdConfig, Update,
 };
-use spiketrace::{OnlineModule, OtttSequential};
+use spiketrace::{Monitor, OnlineModule, OtttSequential};
 use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Device, Kind, Tensor};
@@ -34,6 +34,7 @@ pub struct Run<'a> {
 pub struct Progress {
     pub loss: f64,
     pub train_accuracy: f64,
+    pub test_accuracy: f64,
     pub lr: f64,
     pub seconds: f64,
 }
@@ -62,8 +63,14 @@ impl<'a> Run<'a> {
         Ok(Self { settings, vs, net, optimizer, schedule, loss, batches, step: 0 })
     }
 
-    /// One pass over the training images in a new order.
-    pub fn epoch(&mut self, data: &Dataset, bar: &ProgressBar, stop: &AtomicBool) -> Result<Progress> {
+    /// One pass over the training images in a new order, and the test behind it; `None` where it was stopped.
+    pub fn epoch(
+        &mut self,
+        data: &Dataset,
+        mut monitor: Option<&mut Monitor>,
+        bar: &ProgressBar,
+        stop: &AtomicBool,
+    ) -> Result<Option<Progress>> {
         let (start, images) = (Instant::now(), data.train_images.size()[0]);
         let order = Tensor::randperm(images, (Kind::Int64, Device::Cpu));
         let (mut loss, mut hits, mut seen, mut lr) = (0.0, 0.0, 0.0, 0.0);
@@ -75,7 +82,7 @@ impl<'a> Run<'a> {
             let labels = data.train_labels.index_select(0, &chosen);
             lr = self.schedule.lr(self.step);
             self.optimizer.set_lr(lr);
-            let out = self.learn(&x, &labels)?;
+            let out = self.learn(&x, &labels, monitor.as_deref_mut())?;
             self.step += 1;
             loss += f64::try_from(&out.loss)? * count as f64;
             let answer = out.outputs.f_sum_dim_intlist(1i64, false, None::<Kind>)?;
@@ -84,27 +91,39 @@ impl<'a> Run<'a> {
             bar.inc(count as u64);
             bar.set_message(format!("loss {:.3}, accuracy {:.4}", loss / seen, hits / seen));
             if stop.load(Ordering::Relaxed) {
-                break;
+                return Ok(None);
             }
         }
         let seconds = start.elapsed().as_secs_f64();
-        Ok(Progress { loss: loss / seen, train_accuracy: hits / seen, lr, seconds })
+        let test_accuracy = self.test(data)?;
+        Ok(Some(Progress { loss: loss / seen, train_accuracy: hits / seen, test_accuracy, lr, seconds }))
     }
 
     /// Learns a batch by the method, and forgets its past.
-    fn learn(&mut self, x: &Tensor, labels: &Tensor) -> Result<SequenceOutput> {
+    ///
+    /// The monitor, if there is one, may take a look.
+    pub fn learn(
+        &mut self,
+        x: &Tensor,
+        labels: &Tensor,
+        monitor: Option<&mut Monitor>,
+    ) -> Result<SequenceOutput> {
         let Self { settings, net, optimizer, loss, .. } = self;
         let x_seq = repeat_over_time(x, settings.time_steps)?;
         let label_seq = repeat_over_time(labels, settings.time_steps)?;
         let loss = |y: &Tensor, label: &Tensor| loss.forward(y, label);
-        let out = match settings.method {
+        let mut learn = |net: &mut OtttSequential| match settings.method {
             Method::Bptt => bptt_training(net, optimizer, &x_seq, &label_seq, loss),
             Method::SlttK => sltt_k_training(net, optimizer, &x_seq, &label_seq, loss, settings.k),
             method => {
                 let update = if method.is_online() { Update::EveryStep } else { Update::EndOfSequence };
                 ottt_online_training(net, optimizer, &x_seq, &label_seq, loss, update)
             }
-        }?;
+        };
+        let out = match monitor {
+            Some(monitor) => monitor.watch(net, learn)?,
+            None => learn(net)?,
+        };
         net.reset();
         Ok(out)
     }

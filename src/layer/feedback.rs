@@ -5,6 +5,7 @@ use tch::Tensor;
 use super::layout::arranged;
 use crate::error::{guarded, Error, Result};
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::monitor::within;
 use crate::signal::Signal;
 use crate::through_time::is_through_time;
 
@@ -118,7 +119,7 @@ impl Feedback {
 /// A step of one of the parts, whose name an error gets.
 fn step(part: &str, module: &mut dyn OnlineModule, x: &Signal, train: bool) -> Result<Signal> {
     let run = || module.step(&arranged(x, module.layout())?, train);
-    guarded(part, run).map_err(|source| in_part(part, source))
+    guarded(part, || within(part, run)).map_err(|source| in_part(part, source))
 }
 
 fn in_part(part: &str, source: Error) -> Error {

@@ -9,6 +9,7 @@ use crate::error::{guarded, Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{backward_from, grad_enabled};
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::monitor::within;
 use crate::signal::Signal;
 
 /// A sequential container for online training.
@@ -120,11 +121,11 @@ impl OtttSequential {
                 next.filter(|_| inspect.is_none() && module.takes_scale() && fast_paths().fused_neuron);
             signal = guarded("step", || {
                 let signal = arranged(&signal, module.layout())?;
-                match (scale, time_steps) {
+                within(i, || match (scale, time_steps) {
                     (Some(scale), _) => module.scaled_steps(&signal, time_steps, train, scale),
                     (None, 1) => module.step(&signal, train),
                     (None, _) => module.steps(&signal, time_steps, train),
-                }
+                })
             })
             .map_err(|source| in_layer(i, &**module, source))?;
             if scale.is_some() {

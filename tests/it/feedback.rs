@@ -200,7 +200,7 @@ fn backpropagation_through_time_goes_through_the_feedback(#[values(false, true)]
     for t in 0..TIME_STEPS {
         let mut x = layer("in", &s.x.select(1, t));
         if let Some(before) = &before {
-            x = x + layer("back", before);
+            x += layer("back", before);
         }
         let mut spikes = fire(&mut u, x);
         if deep {
