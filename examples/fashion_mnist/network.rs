@@ -11,6 +11,8 @@ use crate::options::{Method, Preset, Settings};
 
 /// What the OTTT networks multiply spikes by, so that standardized layers keep their scale.
 const SPIKE_SCALE: f64 = 2.74;
+/// One over the deviation of a pixel. Standardized weights do not see the mean.
+const PIXEL_SCALE: f64 = 2.83;
 const CLASSES: i64 = 10;
 
 pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
@@ -25,10 +27,11 @@ pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
                 ..Default::default()
             })?),
         };
-        let net = net.add(Scale(SPIKE_SCALE));
+        // What learns from the spikes is a readout, and not standardized, but in the convolutional network.
+        let net = if settings.preset == Preset::Conv { net.add(Scale(SPIKE_SCALE)) } else { net };
         Ok(if settings.dropout > 0.0 { net.add(Dropout::new(settings.dropout)?) } else { net })
     };
-    let net = OtttSequential::new();
+    let net = OtttSequential::new().add(Scale(PIXEL_SCALE));
     Ok(match settings.preset {
         Preset::R400 => {
             // Starts at zero, as the feedback of the paper's VGG-F.

@@ -8,6 +8,7 @@ mod function;
 mod fused_neuron;
 mod layout;
 mod memory;
+mod monitor;
 mod one_pass;
 mod oracle;
 mod parity;
