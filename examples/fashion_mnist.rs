@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use spiketrace::{Monitor, MonitorConfig};
+use spiketrace::{Monitor, MonitorConfig, Record};
 use tch::vision::dataset::Dataset;
 
 #[path = "train/chart.rs"]
@@ -32,25 +32,24 @@ mod stream;
 mod training;
 
 use options::{Options, Plan, Settings};
-use results::{Epoch, Outcome, Results};
+use results::{Outcome, Results};
 use training::Run;
 
 fn main() -> Result<()> {
     spiketrace::keep_freed_memory();
     let plan = Options::parse().resolve()?;
-    let results = Results::in_folder(&plan.out)?;
     tch::set_num_threads(plan.threads);
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    if !plan.table {
-        let data = plan.data()?;
-        match plan.stream {
-            true => stream_all(&plan, &results, &data, &stop)?,
-            false => train_all(&plan, &results, &data, &stop)?,
-        }
+    let data = (!plan.table).then(|| plan.data()).transpose()?;
+    let results = Results::in_folder(&plan.out)?;
+    match &data {
+        Some(data) if plan.stream => stream_all(&plan, &results, data, &stop)?,
+        Some(data) => train_all(&plan, &results, data, &stop)?,
+        None => {}
     }
-    let epochs: Vec<Epoch> = results.read("epochs.csv")?;
+    let epochs = results.epochs()?;
     for preset in ["r400", "conv", "mlp"] {
         if epochs.iter().any(|epoch| epoch.preset == preset) {
             let path = results.path(&format!("learning_curves-{preset}.png"));
@@ -111,6 +110,7 @@ fn train(
         monitor.write_csv(folder.join("monitor.csv"))?;
     }
     let seconds = start.elapsed().as_secs_f64();
+    bar.suspend(|| print_last_look(&monitor));
     run.vs.save(folder.join("weights.safetensors"))?;
     pictures::firing_rates(&folder.join("firing_rates.png"), &name, monitor.records())?;
     let (image, label) = (data.test_images.narrow(0, 0, 1), data.test_labels.int64_value(&[0]));
@@ -142,7 +142,25 @@ fn train(
     )
 }
 
-/// The first seed's stream, image by image and in batches of 64.
+/// What the neurons did when they were watched last.
+fn print_last_look(monitor: &Monitor) {
+    let last = monitor.records().last().map_or(0, |record| record.call);
+    for look in monitor.records().iter().filter(|record| record.call == last && record.quantity == "rate") {
+        let same =
+            |quantity| move |r: &&Record| (r.call, &*r.name, r.quantity) == (last, &*look.name, quantity);
+        let percent =
+            |quantity| monitor.records().iter().find(same(quantity)).map_or(0.0, |r| 100.0 * r.value);
+        println!(
+            "neurons of layer {}: {:.1} % fire at a step, {:.1} % are silent, {:.1} % saturated",
+            look.name,
+            percent("rate"),
+            percent("silent"),
+            percent("saturated")
+        );
+    }
+}
+
+/// Every seed's stream, image by image and in batches of 64.
 fn stream_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool) -> Result<()> {
     for settings in &plan.runs {
         for &seed in &plan.seeds {

@@ -8,11 +8,13 @@
 //! | where | what |
 //! |---|---|
 //! | [`OtttSequential`] | the container: wraps each module as its parameters ask |
-//! | [`OtttLifNode`], [`SlttLifNode`] | the neurons |
+//! | [`OtttLifNode`], [`SlttLifNode`], [`NdotLifNode`] | the neurons, one for each rule |
+//! | [`Feedback`] | connections that come back a step later: recurrent layers, VGG-F |
 //! | [`surrogate`] | derivatives of the spike, and the trait for your own |
 //! | [`GradWithTrace`], [`SpikeTraceOp`], [`replace_for_grad`] | what the container does, by hand |
 //! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
-//! | [`train`] | the online loops, loss, evaluation, accuracy |
+//! | [`train`] | the online loops, loss, schedule, evaluation, accuracy |
+//! | [`Monitor`] | firing rates, membranes, gradients of a network that runs |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
 //!

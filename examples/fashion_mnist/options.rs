@@ -33,7 +33,7 @@ pub struct Options {
     #[arg(long, default_value = "128", value_parser = clap::value_parser!(i64).range(1..))]
     batch: i64,
     /// The highest learning rate; it falls to 0 by a cosine. With --stream it stays, in proportion to the batch
-    #[arg(long, default_value = "0.1", value_parser = positive)]
+    #[arg(long, default_value = "0.1", allow_negative_numbers = true, value_parser = positive)]
     lr: f64,
     /// Epochs in which the learning rate rises
     #[arg(long, default_value = "0", value_parser = from_0)]

@@ -24,6 +24,26 @@ const COLORS: [RGBColor; 7] = [
 /// Points of a line, by its name.
 type Lines = BTreeMap<String, Vec<(f64, f64)>>;
 
+/// Lines over one height.
+struct Panel<'a> {
+    y_label: &'a str,
+    lines: Lines,
+    /// Whether the height begins at 0; else a little below the lowest point.
+    from_0: bool,
+}
+
+impl<'a> Panel<'a> {
+    fn new(y_label: &'a str, lines: Lines, from_0: bool) -> Self {
+        Self { y_label, lines, from_0 }
+    }
+
+    /// The lowest and the highest of the points' numbers.
+    fn range(&self, number: fn(&(f64, f64)) -> f64) -> (f64, f64) {
+        let numbers = || self.lines.values().flatten().map(number);
+        (numbers().fold(f64::INFINITY, f64::min), numbers().fold(f64::NEG_INFINITY, f64::max))
+    }
+}
+
 /// Training and test error over epochs, a line a method, mean of its runs.
 pub fn learning_curves(path: &Path, preset: &str, epochs: &[Epoch]) -> Result<()> {
     let error = |of: fn(&Epoch) -> f64| {
@@ -35,8 +55,10 @@ pub fn learning_curves(path: &Path, preset: &str, epochs: &[Epoch]) -> Result<()
         let mean = |(epoch, (sum, count)): (u64, (f64, f64))| (epoch as f64, sum / count);
         sums.into_iter().map(|(name, line)| (name, line.into_iter().map(mean).collect())).collect::<Lines>()
     };
-    let panels =
-        [("training error (%)", error(|e| e.train_accuracy)), ("test error (%)", error(|e| e.test_accuracy))];
+    let panels = [
+        Panel::new("training error (%)", error(|e| e.train_accuracy), false),
+        Panel::new("test error (%)", error(|e| e.test_accuracy), false),
+    ];
     draw(path, &format!("Fashion-MNIST, {preset}: mean of the runs of each method"), "epoch", &panels)
 }
 
@@ -50,7 +72,10 @@ pub fn firing_rates(path: &Path, title: &str, records: &[Record]) -> Result<()> 
         }
         lines
     };
-    let panels = [("firing rate (%)", percent("rate")), ("silent neurons (%)", percent("silent"))];
+    let panels = [
+        Panel::new("firing rate (%)", percent("rate"), true),
+        Panel::new("silent neurons (%)", percent("silent"), true),
+    ];
     draw(path, title, "batch", &panels)
 }
 
@@ -65,27 +90,32 @@ pub fn stream(path: &Path, title: &str, moments: &[Moment]) -> Result<()> {
         lines
     };
     let panels = [
-        ("accuracy on images not yet learned (%)", along(|m| 100.0 * m.recent_accuracy)),
-        ("resident memory (MB)", along(|m| m.memory)),
+        Panel::new("accuracy on images not yet learned (%)", along(|m| 100.0 * m.recent_accuracy), true),
+        Panel::new("resident memory (MB)", along(|m| m.memory), true),
     ];
     draw(path, title, "images seen", &panels)
 }
 
 /// Two panels of lines side by side.
-fn draw(path: &Path, title: &str, x_label: &str, panels: &[(&str, Lines); 2]) -> Result<()> {
+fn draw(path: &Path, title: &str, x_label: &str, panels: &[Panel; 2]) -> Result<()> {
     use_own_font()?;
     let root = BitMapBackend::new(path, (1300, 560)).into_drawing_area();
     root.fill(&WHITE)?;
     let root = root.margin(12, 0, 0, 0).titled(title, (FONT, 26))?;
     let (left, right) = root.split_horizontally(650);
-    for (area, (y_label, lines)) in [left, right].iter().zip(panels) {
-        let points = || lines.values().flatten();
-        let last = points().map(|point| point.0).fold(2.0, f64::max);
-        let first = points().map(|point| point.0).fold(last - 1.0, f64::min);
-        let most = points().map(|point| point.1).fold(0.0, f64::max);
-        let mut chart = axes(area, (first..last, x_label), (0.0..(1.05 * most).max(1.0), y_label))?;
-        for ((name, points), color) in lines.iter().zip(COLORS.iter().cycle()) {
+    for (area, panel) in [left, right].iter().zip(panels) {
+        if panel.lines.is_empty() {
+            continue;
+        }
+        let ((first, last), (least, most)) = (panel.range(|point| point.0), panel.range(|point| point.1));
+        let low = if panel.from_0 { 0.0 } else { 0.95 * least };
+        let (x, y) = (first..last.max(first + 1.0), low..(1.05 * most).max(low + 1.0));
+        let mut chart = axes(area, (x, x_label), (y, panel.y_label))?;
+        for ((name, points), color) in panel.lines.iter().zip(COLORS.iter().cycle()) {
             line(&mut chart, points, *color, name)?;
+            if points.len() < 30 {
+                chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
+            }
         }
         legend(&mut chart)?;
     }

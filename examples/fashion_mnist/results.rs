@@ -1,5 +1,6 @@
 //! The folder that gathers the runs: a line a run, a line an epoch, and the table of them all.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -115,13 +116,26 @@ impl Results {
         self.append("epochs.csv", &epoch)
     }
 
-    pub fn read<T: DeserializeOwned>(&self, file: &str) -> Result<Vec<T>> {
+    fn read<T: DeserializeOwned>(&self, file: &str) -> Result<Vec<T>> {
         let path = self.path(file);
         if !path.exists() {
             return Ok(Vec::new());
         }
         let rows: Result<Vec<T>, _> = csv::Reader::from_path(&path)?.into_deserialize().collect();
         rows.with_context(|| format!("{} is not what this program writes", path.display()))
+    }
+
+    /// The epochs of the runs that came to their end, of each method the longest ones.
+    pub fn epochs(&self) -> Result<Vec<Epoch>> {
+        let outcomes: Vec<Outcome> = self.read("results.csv")?;
+        let longest = |run: &&Outcome| {
+            let of_kind = |other: &&Outcome| (&other.preset, &other.method) == (&run.preset, &run.method);
+            outcomes.iter().filter(of_kind).all(|other| other.epochs <= run.epochs)
+        };
+        let runs: HashSet<&str> = outcomes.iter().filter(longest).map(|run| &*run.run).collect();
+        let mut epochs: Vec<Epoch> = self.read("epochs.csv")?;
+        epochs.retain(|epoch| runs.contains(&*epoch.run));
+        Ok(epochs)
     }
 
     /// A row for each setting: mean and standard deviation over its seeds, beside the paper's figure.

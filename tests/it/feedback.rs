@@ -7,8 +7,9 @@ use spiketrace::train::{
     Update,
 };
 use spiketrace::{
-    with_fast_paths, ws_linear, FastPaths, Feedback, OnlineModule, OtttLifConfig, OtttLifNode,
-    OtttSequential, Result, Signal,
+    with_fast_paths, with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, FastPaths,
+    Feedback, Flatten, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Result, Scale, Signal,
+    WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -222,9 +223,10 @@ fn backpropagation_through_time_goes_through_the_feedback(#[values(false, true)]
 }
 
 #[rstest]
-#[case::online(Update::EveryStep)]
-#[case::accumulated(Update::EndOfSequence)]
-fn a_constant_image_learns_as_its_repetition(#[case] update: Update) {
+#[case::online(Some(Update::EveryStep))]
+#[case::accumulated(Some(Update::EndOfSequence))]
+#[case::through_time(None)]
+fn a_constant_image_learns_as_its_repetition(#[case] update: Option<Update>) {
     let run = |constant: bool| {
         tch::manual_seed(3);
         let mut vs = VarStore::new(Device::Cpu);
@@ -246,7 +248,10 @@ fn a_constant_image_learns_as_its_repetition(#[case] update: Update) {
         let target = Tensor::ones([BATCH, TIME_STEPS, 3], DOUBLE);
         let config = SgdConfig { lr: 0.1, ..Default::default() };
         let mut sgd = Sgd::new(&vs.trainable_variables(), config).unwrap();
-        ottt_online_training(&mut net, &mut sgd, &x, &target, mse, update).unwrap();
+        match update {
+            Some(update) => ottt_online_training(&mut net, &mut sgd, &x, &target, mse, update).unwrap(),
+            None => bptt_training(&mut net, &mut sgd, &x, &target, mse).unwrap(),
+        };
         net.reset();
         let weights: Vec<Tensor> = net.parameters().iter().map(|p| p.tensor.detach()).collect();
         (weights, evaluate(&mut net, &x).unwrap())
@@ -255,6 +260,64 @@ fn a_constant_image_learns_as_its_repetition(#[case] update: Update) {
     assert!(relative_difference(&answer, &expected_answer) < 1e-10);
     for (got, expected) in weights.iter().zip(&expected) {
         assert!(relative_difference(got, expected) < 1e-10);
+    }
+}
+
+/// Convolutions, pooled, whose output comes back enlarged: the shape of VGG-F.
+fn images() -> (VarStore, OtttSequential) {
+    let vs = VarStore::new(Device::Cpu);
+    let p = vs.root();
+    let same = WsConv2dConfig { padding: 1, ..Default::default() };
+    let conv = nn::ConvConfig { padding: 1, ..Default::default() };
+    let enlarge = nn::func(|x| x.upsample_nearest2d([32, 32], None, None));
+    let back = OtttSequential::new()
+        .add(with_parameters("Upsample", enlarge, Vec::new()).samplewise())
+        .add(nn::conv2d(&p / "back", 5, 3, 3, conv));
+    let block = OtttSequential::new()
+        .add(OtttLifNode::new(Default::default()).unwrap())
+        .add(Scale(2.74))
+        .add(AvgPool2d::new(2, Default::default()).unwrap())
+        .add(ws_conv2d(&p / "2", 3, 5, 3, same).unwrap())
+        .add(OtttLifNode::new(Default::default()).unwrap())
+        .add(Scale(2.74));
+    let net = OtttSequential::new()
+        .add(ws_conv2d(&p / "1", 2, 3, 3, same).unwrap())
+        .add(Feedback::new(back, block))
+        .add(AdaptiveAvgPool2d::new([1, 1]).unwrap())
+        .add(Flatten::default())
+        .add(nn::linear(&p / "out", 5, 3, Default::default()));
+    (vs, net)
+}
+
+#[rstest]
+fn images_feed_back_the_same_on_every_path(
+    #[values(Update::EveryStep, Update::EndOfSequence)] update: Update,
+) {
+    // Large enough for channels to lie last.
+    let float = (Kind::Float, Device::Cpu);
+    let x =
+        repeat_over_time(&((Tensor::arange(4 * 2048, float) * 12.99).sin() * 2.0).view([4, 2, 32, 32]), 3);
+    let target = Tensor::ones([4, 3, 3], float);
+    let moves = [FastPaths::default(), FastPaths::NONE].map(|paths| {
+        let (vs, mut net) = images();
+        for p in net.parameters() {
+            let values =
+                (Tensor::arange(p.tensor.numel() as i64, float) * 7.77 + 0.3).sin().view_as(&p.tensor);
+            tch::no_grad(|| p.tensor.shallow_clone().copy_(&values));
+        }
+        let config = SgdConfig { lr: 0.01, ..Default::default() };
+        let mut sgd = Sgd::new(&vs.trainable_variables(), config).unwrap();
+        let x = x.as_ref().unwrap();
+        let before: Vec<Tensor> = net.parameters().iter().map(|p| p.tensor.detach().copy()).collect();
+        with_fast_paths(paths, || ottt_online_training(&mut net, &mut sgd, x, &target, mse, update).unwrap());
+        let moved = net.parameters().into_iter().zip(before);
+        moved.map(|(p, before)| (p.name, p.tensor.detach() - before)).collect::<Vec<_>>()
+    });
+    for ((name, fast), (_, plain)) in moves[0].iter().zip(&moves[1]) {
+        // Rounding may flip a spike or two of ten thousands.
+        let difference = relative_difference(fast, plain);
+        assert!(plain.abs().max().double_value(&[]) > 0.0, "{name} did not move");
+        assert!(difference < 1e-2, "{name} differs by {difference:e}");
     }
 }
 
