@@ -38,8 +38,8 @@ impl Default for MonitorConfig {
 /// by its path, `1.block.0`, as a parameter is.
 ///
 /// # Cost
-/// None unless a call is watched. In a recorded step three passes over the output of each layer of neurons; over a
-/// training with `every` at 50, below a hundredth (`cargo bench --bench monitor`).
+/// None unless a call is recorded. In a recorded step three passes over the output of each layer of neurons; over a
+/// training with `every` at 50, about a hundredth of the time (`cargo bench --bench monitor`).
 ///
 /// ```
 /// use spiketrace::train::{ottt_online_training, repeat_over_time, Sgd, SgdConfig, Update};

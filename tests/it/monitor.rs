@@ -113,7 +113,7 @@ fn layers_and_parameters_go_by_their_paths(#[case] update: Option<Update>) {
 
 #[test]
 fn several_steps_a_pass_count_the_same_spikes() {
-    let x = repeat_over_time(&(Tensor::randn([4, 5], FLOAT) * 2.0), 6).unwrap();
+    let x = repeat_over_time(&((Tensor::arange(20, FLOAT) * 7.7).sin().view([4, 5]) * 4.0), 6).unwrap();
     let target = Tensor::ones([4, 6, 5], FLOAT);
     let rates = [1, 3, 6].map(|steps_per_pass| {
         let vs = VarStore::new(Device::Cpu);
