@@ -36,7 +36,7 @@ use crate::through_time::is_through_time;
 /// time step at a time.
 ///
 /// # Source
-/// Xiao et al., arXiv 2210.04195, section 4 and appendix D; their code cuts VGG-F's feedback from the graph, skips
+/// Xiao et al., arXiv 2210.04195; their code cuts VGG-F's feedback from the graph, skips
 /// B in the first step, and starts B at zero.
 ///
 /// ```

@@ -35,16 +35,15 @@ impl Default for NdotLifConfig {
 
 /// A LIF neuron for NDOT: [`OtttLifNode`](crate::OtttLifNode)'s dynamics, another trace.
 ///
-/// OTTT takes dv_t/dv_{t-1} for the constant λ = 1 - 1/tau. NDOT takes it from what the potential does: the ratio
-/// of its rates of change, which for a leaky neuron is that of successive potentials, within ±λ.
+/// OTTT fades its trace by the constant λ = 1 - 1/tau, the leak. NDOT fades it by what the neuron's own potential
+/// did: the ratio of successive potentials, within ±λ.
 ///
 /// ```text
 /// e_t = clamp(v_t / v_{t-1}, -λ, λ)        (λ where v_{t-1} is 0)
 /// a_t = e_t a_{t-1} + s_t                  (training only, no gradient; a_1 = s_1)
 /// ```
 ///
-/// v is the potential behind the reset, u - v_threshold s of the paper. (The authors' released code subtracts the
-/// threshold from it once more.)
+/// v is the potential behind the reset.
 ///
 /// # Shapes
 /// As of [`OtttLifNode`](crate::OtttLifNode); one time step at a time.

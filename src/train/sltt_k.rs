@@ -28,7 +28,7 @@ use crate::module::OnlineModule;
 /// As there, and when `k` is not in 1..=T.
 ///
 /// # Source
-/// Meng et al., ICCV 2023, arXiv 2302.14311, section 4.3; their code leaves the losses of the drawn steps as they
+/// Meng et al., ICCV 2023, arXiv 2302.14311; their code leaves the losses of the drawn steps as they
 /// are, without T/k in front, and so does this.
 #[doc(alias = "SLTT-K")]
 pub fn sltt_k_training(
