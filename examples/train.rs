@@ -12,19 +12,24 @@ use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use spiketrace::train::{
-    accuracy, evaluate, ottt_online_training, repeat_over_time, Checkpoint, OtttLoss, Sgd, SgdConfig,
+    accuracy, evaluate, ottt_online_training, repeat_over_time, Checkpoint, CosineConfig, CosineSchedule, OtttLoss, Sgd,
+    SgdConfig,
 };
 use spiketrace::{with_precision, OnlineModule, OtttSequential};
 use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Kind, Tensor};
 
+#[path = "train/chart.rs"]
+mod chart;
 #[path = "train/network.rs"]
 mod network;
 #[path = "train/options.rs"]
 mod options;
 #[path = "train/pictures.rs"]
 mod pictures;
+#[path = "train/raster.rs"]
+mod raster;
 #[path = "train/report.rs"]
 mod report;
 
@@ -64,8 +69,10 @@ fn main() -> Result<()> {
         checkpoint.restore(&mut net, &mut optimizer)?;
         println!("goes on after epoch {done}");
     }
+    let cosine = CosineConfig { lr: settings.lr, steps: settings.epochs as u64, ..Default::default() };
+    let schedule = CosineSchedule::new(cosine)?;
     for epoch in done + 1..=settings.epochs {
-        let lr = cosine(settings.lr, epoch, settings.epochs);
+        let lr = schedule.lr(epoch as u64 - 1);
         optimizer.set_lr(lr);
         let (loss, train_accuracy, images_per_second) =
             train_epoch(&mut net, &mut optimizer, &data, &settings, epoch, &stop)?;
@@ -144,9 +151,4 @@ fn test(net: &mut OtttSequential, data: &Dataset, settings: &Settings) -> Result
         hits += accuracy(&answer, &labels)? * x.size()[0] as f64;
     }
     Ok(hits / data.test_images.size()[0] as f64)
-}
-
-/// The learning rate falls from `lr` towards 0 along half a cosine.
-fn cosine(lr: f64, epoch: i64, epochs: i64) -> f64 {
-    lr * 0.5 * (1.0 + (std::f64::consts::PI * (epoch - 1) as f64 / epochs as f64).cos())
 }

@@ -9,7 +9,7 @@ use spiketrace::{OnlineModule, OtttSequential, StateDict};
 use tch::Tensor;
 
 use crate::options::Settings;
-use crate::pictures;
+use crate::{pictures, raster};
 
 /// One line of metrics.csv.
 #[derive(Serialize, Deserialize)]
@@ -98,7 +98,7 @@ impl Report {
         settings: &Settings,
     ) -> Result<()> {
         pictures::learning_curve(&self.folder.join("learning_curve.png"), &self.epochs, &settings.name())?;
-        pictures::raster(&self.folder.join("raster.png"), net, image, label, settings.time_steps)
+        raster::raster(&self.folder.join("raster.png"), net, image, label, settings.time_steps)
     }
 }
 
