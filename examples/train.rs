@@ -12,8 +12,8 @@ use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use spiketrace::train::{
-    accuracy, evaluate, ottt_online_training, repeat_over_time, Checkpoint, CosineConfig, CosineSchedule, OtttLoss, Sgd,
-    SgdConfig,
+    accuracy, evaluate, ottt_online_training, repeat_over_time, Checkpoint, CosineConfig, CosineSchedule,
+    OtttLoss, Sgd, SgdConfig,
 };
 use spiketrace::{with_precision, OnlineModule, OtttSequential};
 use tch::nn::VarStore;
