@@ -170,14 +170,13 @@ macro_rules! surrogates {
             #[inline(always)]
             fn sweep<R: $crate::surrogate::Real>(&self, over: &[R], grad: &[R], share: $crate::surrogate::Share<R>, out: &mut [R]) {
                 let $q = *self;
-                let factor = share.scale / share.divisor;
                 $crate::ffi::vectorized_wide(
                     #[inline(always)]
                     move || {
                         for ((out, &$y), &grad) in out.iter_mut().zip(over).zip(grad) {
                             // One division: they are the slowest part.
                             let (numerator, denominator) = $k;
-                            *out = grad * (numerator * factor) / denominator;
+                            *out = grad * share.scale * numerator / (denominator * share.divisor);
                         }
                     },
                 );
