@@ -109,7 +109,7 @@ impl Monitor {
     ) -> Result<T, E> {
         let call = self.calls;
         self.calls += 1;
-        if call % self.every != 0 {
+        if !call.is_multiple_of(self.every) {
             return body(net);
         }
         let (result, layers) = recorded(|| body(net));

@@ -168,7 +168,9 @@ impl Entry {
         }
         let last: i128 = size.iter().zip(stride).map(|(&dim, &n)| (dim - 1).max(0) as i128 * n as i128).sum();
         let needed = if size.contains(&0) { *offset as i128 } else { *offset as i128 + last + 1 };
-        if needed * self.dtype.bytes() as i128 > storage as i128 || storage % self.dtype.bytes() != 0 {
+        if needed * self.dtype.bytes() as i128 > storage as i128
+            || !storage.is_multiple_of(self.dtype.bytes())
+        {
             return Err(format!(
                 "with shape {size:?}, strides {stride:?} and offset {offset} does not fit its storage of {storage} bytes"
             ));
