@@ -21,7 +21,7 @@ fn main() {
         .opt_level(2)
         .debug(false)
         .files(
-            ["seam", "one_pass", "sweep", "optimizer", "autocast", "cuda", "script"]
+            ["seam", "one_pass", "sweep", "optimizer", "autocast", "cuda", "random", "script"]
                 .map(|name| format!("src/ffi/{name}.cpp")),
         )
         .define("_GLIBCXX_USE_CXX11_ABI", &*cxx11_abi)

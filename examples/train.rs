@@ -1,7 +1,8 @@
 //! Trains a spiking network online on real images and shows how it went.
 //!
 //! `cargo run --release --example train` learns 8x8 digits; `-- --help` lists the options.
-//! Ctrl-C stops after the batch at hand and keeps what was learned.
+//! Ctrl-C stops after the batch at hand and keeps what was learned. However it was stopped, `-- --resume DIR` goes
+//! on from the last whole epoch, with the same result as if it had not been.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -11,29 +12,45 @@ use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use spiketrace::train::{
-    accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig,
+    accuracy, evaluate, ottt_online_training, repeat_over_time, Checkpoint, CosineConfig, CosineSchedule,
+    OtttLoss, Sgd, SgdConfig,
 };
 use spiketrace::{with_precision, OnlineModule, OtttSequential};
 use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Kind, Tensor};
 
+#[path = "train/chart.rs"]
+mod chart;
 #[path = "train/network.rs"]
 mod network;
 #[path = "train/options.rs"]
 mod options;
 #[path = "train/pictures.rs"]
 mod pictures;
+#[path = "train/raster.rs"]
+mod raster;
 #[path = "train/report.rs"]
 mod report;
 
 use options::{Options, Settings};
 use report::{Epoch, Report};
 
+/// Folder of a run's checkpoints, and how many it keeps.
+const CHECKPOINTS: &str = "checkpoints";
+const KEPT: usize = 2;
+
 fn main() -> Result<()> {
     spiketrace::keep_freed_memory();
     let (settings, data) = Options::parse().resolve()?;
-    let mut report = Report::create(&settings)?;
+    let checkpoint =
+        settings.resumed.as_ref().map(|run| Checkpoint::latest(run.join(CHECKPOINTS))).transpose()?;
+    let checkpoint = checkpoint.flatten();
+    let done = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch as i64);
+    let mut report = match &settings.resumed {
+        Some(run) => Report::resume(run, done)?,
+        None => Report::create(&settings)?,
+    };
     if settings.threads > 0 {
         tch::set_num_threads(settings.threads);
     }
@@ -48,17 +65,27 @@ fn main() -> Result<()> {
 
     let config = SgdConfig { momentum: 0.9, weight_decay: settings.weight_decay, ..Default::default() };
     let mut optimizer = Sgd::new(&vs.trainable_variables(), config)?;
-    for epoch in 1..=settings.epochs {
-        let lr = cosine(settings.lr, epoch, settings.epochs);
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.restore(&mut net, &mut optimizer)?;
+        println!("goes on after epoch {done}");
+    }
+    let cosine = CosineConfig { lr: settings.lr, steps: settings.epochs as u64, ..Default::default() };
+    let schedule = CosineSchedule::new(cosine)?;
+    for epoch in done + 1..=settings.epochs {
+        let lr = schedule.lr(epoch as u64 - 1);
         optimizer.set_lr(lr);
         let (loss, train_accuracy, images_per_second) =
             train_epoch(&mut net, &mut optimizer, &data, &settings, epoch, &stop)?;
         let test_accuracy = test(&mut net, &data, &settings)?;
-        report.add(Epoch { epoch, loss, train_accuracy, test_accuracy, images_per_second, lr }, &vs)?;
+        report.add(Epoch { epoch, loss, train_accuracy, test_accuracy, images_per_second, lr }, &net)?;
         if stop.load(Ordering::Relaxed) {
-            println!("stopped in epoch {epoch}; what was learned is kept");
+            println!("stopped in epoch {epoch}; what was learned is kept, --resume repeats the epoch");
             break;
         }
+        let mut checkpoint = Checkpoint::of(&mut net, &optimizer)?;
+        checkpoint.epoch = epoch as u64;
+        checkpoint.config = serde_json::to_string(&settings)?;
+        checkpoint.save_in(report.folder().join(CHECKPOINTS), KEPT)?;
     }
     let image = data.test_images.narrow(0, 0, 1).to_device(settings.device);
     let label = data.test_labels.int64_value(&[0]);
@@ -124,9 +151,4 @@ fn test(net: &mut OtttSequential, data: &Dataset, settings: &Settings) -> Result
         hits += accuracy(&answer, &labels)? * x.size()[0] as f64;
     }
     Ok(hits / data.test_images.size()[0] as f64)
-}
-
-/// The learning rate falls from `lr` towards 0 along half a cosine.
-fn cosine(lr: f64, epoch: i64, epochs: i64) -> f64 {
-    lr * 0.5 * (1.0 + (std::f64::consts::PI * (epoch - 1) as f64 / epochs as f64).cos())
 }

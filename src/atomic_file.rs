@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 /// Writes a file under a temporary name in its folder, forces it to the disk and renames it.
@@ -55,13 +55,19 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        write_atomically(path, |file| file.write_all(bytes))
+    }
 
     #[test]
     fn a_failed_write_leaves_the_former_file_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights");
-        write_bytes_atomically(&path, b"old").unwrap();
+        write_bytes(&path, b"old").unwrap();
         let error = write_atomically(&path, |file| {
             file.write_all(b"new")?;
             Err::<(), _>(io::Error::other("no more"))
@@ -76,7 +82,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights");
         for bytes in [b"old", b"new"] {
-            write_bytes_atomically(&path, bytes).unwrap();
+            write_bytes(&path, bytes).unwrap();
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -8,14 +8,16 @@
 //! | where | what |
 //! |---|---|
 //! | [`OtttSequential`] | the container: wraps each module as its parameters ask |
-//! | [`OtttLifNode`], [`SlttLifNode`] | the neurons |
+//! | [`OtttLifNode`], [`SlttLifNode`], [`NdotLifNode`] | the neurons, one for each rule |
+//! | [`Feedback`] | connections that come back a step later: recurrent layers, VGG-F |
 //! | [`surrogate`] | derivatives of the spike, and the trait for your own |
 //! | [`GradWithTrace`], [`SpikeTraceOp`], [`replace_for_grad`] | what the container does, by hand |
 //! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
 //! | [`model`] | SpikingJelly's spiking VGG networks |
 //! | [`ScriptModule`] | TorchScript modules as layers |
 //! | [`StateDict`] | weights in and out of PyTorch's files |
-//! | [`train`] | the online loops, loss, evaluation, accuracy |
+//! | [`train`] | the online loops, loss, schedule, evaluation, accuracy |
+//! | [`Monitor`] | firing rates, membranes, gradients of a network that runs |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
 //!
@@ -36,11 +38,14 @@ mod ffi;
 mod layer;
 pub mod model;
 mod module;
+mod monitor;
 mod neuron;
 mod precision;
+mod random;
 mod signal;
 mod state_dict;
 pub mod surrogate;
+mod through_time;
 pub mod train;
 
 pub use autograd::{gradcheck, replace_for_grad, Context, Function, GradcheckConfig, Tensors};
@@ -49,13 +54,15 @@ pub use error::{Error, Result};
 pub use fast::{with_fast_paths, FastPaths};
 pub use ffi::keep_freed_memory;
 pub use layer::{
-    with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Flatten,
-    GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, ScriptConfig, ScriptModule,
-    SpikeTraceOp, WithParameters, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
+    with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Feedback,
+    Flatten, GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, ScriptConfig,
+    ScriptModule, SpikeTraceOp, WithParameters, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
 };
 pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
-pub use neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
+pub use monitor::{Monitor, MonitorConfig, Record};
+pub use neuron::{NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 pub use precision::{with_precision, Precision};
+pub use random::{random_state, set_random_state};
 pub use signal::Signal;
 pub use state_dict::{LoadConfig, LoadReport, Misfit, ReadConfig, StateDict};
 

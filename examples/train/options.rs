@@ -1,10 +1,11 @@
 //! The command line, and what it means for the data set at hand.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use spiketrace::train::{OtttTrainingConfig, Update};
 use spiketrace::Precision;
 use tch::vision::dataset::Dataset;
@@ -62,9 +63,12 @@ pub struct Options {
     /// Folder for the run, new or empty [default: the next free runs/NAME-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Go on with the run in this folder, from its last checkpoint; all else is as it was
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    resume: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, PartialEq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DatasetName {
     Digits,
@@ -72,21 +76,21 @@ pub enum DatasetName {
     FashionMnist,
 }
 
-#[derive(Clone, Copy, ValueEnum, Serialize)]
+#[derive(Clone, Copy, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkName {
     Mlp,
     Conv,
 }
 
-#[derive(Clone, Copy, ValueEnum, Serialize)]
+#[derive(Clone, Copy, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpdateName {
     Step,
     Sequence,
 }
 
-#[derive(Clone, Copy, ValueEnum, Serialize)]
+#[derive(Clone, Copy, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrecisionName {
     F32,
@@ -95,9 +99,10 @@ pub enum PrecisionName {
 }
 
 /// The options with every default filled in; written to the run's config.json.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Settings {
     pub dataset: DatasetName,
+    pub data_dir: Option<PathBuf>,
     pub network: NetworkName,
     pub time_steps: i64,
     pub update: UpdateName,
@@ -109,37 +114,33 @@ pub struct Settings {
     pub lambda: f64,
     pub weight_decay: f64,
     pub seed: i64,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub device: Device,
     /// 0: libtorch's own choice.
     pub threads: i32,
     #[serde(skip)]
     pub out: Option<PathBuf>,
+    /// The run that goes on.
+    #[serde(skip)]
+    pub resumed: Option<PathBuf>,
 }
 
 impl Options {
-    /// Fills in the defaults and reads the data.
+    /// Fills in the defaults, or takes all from a run that goes on, and reads the data.
     pub fn resolve(self) -> Result<(Settings, Dataset)> {
-        let small = self.dataset == DatasetName::Digits;
-        let data = match self.dataset {
-            DatasetName::Digits if self.data_dir.is_some() => {
-                bail!("the digits lie inside the program; --data-dir goes with mnist and fashion-mnist")
-            }
-            DatasetName::Digits => spiketrace::data::digits()?,
-            DatasetName::Mnist => spiketrace::data::mnist(
-                self.data_dir.context("say with --data-dir where MNIST's four IDX files lie")?,
-            )?,
-            DatasetName::FashionMnist => {
-                let debian = Path::new("/usr/share/datasets/fashion-mnist");
-                let found = self.data_dir.or_else(|| debian.is_dir().then(|| debian.to_owned()));
-                spiketrace::data::mnist(found.context(
-                    "Fashion-MNIST was not found; install Debian's package dataset-fashion-mnist, \
-                     or say with --data-dir where its four IDX files lie",
-                )?)?
-            }
+        let settings = match self.resume {
+            Some(folder) => Settings::of_run(folder)?,
+            None => self.settings(),
         };
-        let settings = Settings {
+        let data = settings.data()?;
+        Ok((settings, data))
+    }
+
+    fn settings(self) -> Settings {
+        let small = self.dataset == DatasetName::Digits;
+        Settings {
             dataset: self.dataset,
+            data_dir: self.data_dir,
             network: self.network,
             time_steps: self.time_steps,
             update: self.update,
@@ -154,12 +155,42 @@ impl Options {
             device: self.device,
             threads: self.threads.unwrap_or(0),
             out: self.out,
-        };
-        Ok((settings, data))
+            resumed: None,
+        }
     }
 }
 
 impl Settings {
+    /// Those of the run in a folder.
+    fn of_run(folder: PathBuf) -> Result<Self> {
+        let path = folder.join("config.json");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("{} holds no run to go on with", folder.display()))?;
+        let settings: Self =
+            serde_json::from_str(&text).with_context(|| format!("{} is broken", path.display()))?;
+        Ok(Self { resumed: Some(folder), ..settings })
+    }
+
+    fn data(&self) -> Result<Dataset> {
+        let folder = self.data_dir.as_deref();
+        Ok(match self.dataset {
+            DatasetName::Digits if folder.is_some() => {
+                bail!("the digits lie inside the program; --data-dir goes with mnist and fashion-mnist")
+            }
+            DatasetName::Digits => spiketrace::data::digits()?,
+            DatasetName::Mnist => spiketrace::data::mnist(
+                folder.context("say with --data-dir where MNIST's four IDX files lie")?,
+            )?,
+            DatasetName::FashionMnist => {
+                let debian = Path::new("/usr/share/datasets/fashion-mnist");
+                spiketrace::data::mnist(folder.or_else(|| debian.is_dir().then_some(debian)).context(
+                    "Fashion-MNIST was not found; install Debian's package dataset-fashion-mnist, \
+                     or say with --data-dir where its four IDX files lie",
+                )?)?
+            }
+        })
+    }
+
     pub fn training(&self) -> OtttTrainingConfig {
         let update = match self.update {
             UpdateName::Step => Update::EveryStep,
@@ -202,5 +233,12 @@ fn device(text: &str) -> Result<Device, String> {
 }
 
 fn as_text<S: serde::Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{device:?}"))
+    match device {
+        Device::Cuda(index) => serializer.collect_str(&format_args!("cuda:{index}")),
+        _ => serializer.serialize_str("cpu"),
+    }
+}
+
+fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Device, D::Error> {
+    device(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }

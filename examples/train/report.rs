@@ -4,16 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use serde::Serialize;
-use spiketrace::OtttSequential;
-use tch::nn::VarStore;
+use serde::{Deserialize, Serialize};
+use spiketrace::{OnlineModule, OtttSequential, StateDict};
 use tch::Tensor;
 
 use crate::options::Settings;
-use crate::pictures;
+use crate::{pictures, raster};
 
 /// One line of metrics.csv.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Epoch {
     pub epoch: i64,
     pub loss: f64,
@@ -47,10 +46,27 @@ impl Report {
         }
         let unwritable = || format!("{} cannot be written to; choose another with --out", folder.display());
         fs::create_dir_all(&folder).with_context(unwritable)?;
+        // Renamed when whole: a run that has one can go on.
         let config = serde_json::to_string_pretty(settings)?;
-        fs::write(folder.join("config.json"), config).with_context(unwritable)?;
+        fs::write(folder.join("config.partial"), config).with_context(unwritable)?;
+        fs::rename(folder.join("config.partial"), folder.join("config.json")).with_context(unwritable)?;
         let metrics = csv::Writer::from_path(folder.join("metrics.csv")).with_context(unwritable)?;
         Ok(Self { folder, metrics, epochs: Vec::new() })
+    }
+
+    /// Opens the run in a folder, with its metrics up to `epoch`: what follows is noted anew.
+    pub fn resume(folder: &Path, epoch: i64) -> Result<Self> {
+        let (path, partial) = (folder.join("metrics.csv"), folder.join("metrics.partial"));
+        // The last line may be half of one.
+        let rows = csv::Reader::from_path(&path).into_iter().flat_map(csv::Reader::into_deserialize);
+        let mut epochs: Vec<Epoch> = rows.map_while(Result::ok).collect();
+        epochs.retain(|row| row.epoch <= epoch);
+        let unwritable = || format!("{} cannot be written to", folder.display());
+        let mut metrics = csv::Writer::from_path(&partial).with_context(unwritable)?;
+        epochs.iter().try_for_each(|row| metrics.serialize(row))?;
+        metrics.flush()?;
+        fs::rename(partial, path).with_context(unwritable)?;
+        Ok(Self { folder: folder.to_owned(), metrics, epochs })
     }
 
     pub fn folder(&self) -> &Path {
@@ -62,7 +78,7 @@ impl Report {
     }
 
     /// Prints and keeps an epoch, with the weights it led to.
-    pub fn add(&mut self, epoch: Epoch, vs: &VarStore) -> Result<()> {
+    pub fn add(&mut self, epoch: Epoch, net: &OtttSequential) -> Result<()> {
         println!(
             "epoch {:>3}  loss {:.4}  train accuracy {:.4}  test accuracy {:.4}  {:>6.0} images/s",
             epoch.epoch, epoch.loss, epoch.train_accuracy, epoch.test_accuracy, epoch.images_per_second
@@ -70,12 +86,7 @@ impl Report {
         self.metrics.serialize(&epoch)?;
         self.metrics.flush()?;
         self.epochs.push(epoch);
-        // Renamed when whole: a crash leaves the weights of the epoch before.
-        let whole = self.folder.join("weights.safetensors");
-        let partial = self.folder.join("partial.safetensors");
-        vs.save(&partial)?;
-        fs::rename(partial, whole)?;
-        Ok(())
+        Ok(StateDict::of(&net.state()).write(self.folder.join("weights.safetensors"))?)
     }
 
     /// Draws the learning curve and a raster of one image.
@@ -87,7 +98,7 @@ impl Report {
         settings: &Settings,
     ) -> Result<()> {
         pictures::learning_curve(&self.folder.join("learning_curve.png"), &self.epochs, &settings.name())?;
-        pictures::raster(&self.folder.join("raster.png"), net, image, label, settings.time_steps)
+        raster::raster(&self.folder.join("raster.png"), net, image, label, settings.time_steps)
     }
 }
 

@@ -18,6 +18,7 @@ mod bytes;
 mod cuda;
 mod heap;
 mod optimizer;
+mod random;
 mod raw;
 mod script;
 mod sweep;
@@ -27,9 +28,10 @@ pub(crate) use bytes::{bytes, bytes_mut};
 pub(crate) use cuda::{launch, load_cuda};
 pub use heap::keep_freed_memory;
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
+pub(crate) use random::{random_state, set_random_state};
 pub(crate) use raw::{AdamOptions, SgdOptions};
 pub(crate) use script::{Form, Script};
-pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, Element, PIECE};
+pub(crate) use sweep::{is_dense, sweep, sweep_rows, vectorized, vectorized_wide, Element, PIECE};
 
 /// The Rust value behind one application of a differentiable function.
 ///

@@ -169,6 +169,8 @@ extern "C" {
         out: *mut List,
     ) -> *mut c_char;
     pub(super) fn spiketrace_script_save(script: *const Script, out: *mut List) -> *mut c_char;
+    pub(super) fn spiketrace_random_state(like: *const C_tensor, out: *mut List) -> *mut c_char;
+    pub(super) fn spiketrace_set_random_state(like: *const C_tensor, state: *const C_tensor) -> *mut c_char;
 
     pub(super) fn spiketrace_text_free(text: *mut c_char);
 }

@@ -70,6 +70,10 @@ typedef struct SpiketraceAutocast {
 // Sets them for the device of `like`; `state` is the new one, and becomes the former.
 char* spiketrace_autocast(const at::Tensor* like, SpiketraceAutocast* state);
 
+// State of the random generator of the device of `like`: appended to `out`, or set.
+char* spiketrace_random_state(const at::Tensor* like, SpiketraceList* out);
+char* spiketrace_set_random_state(const at::Tensor* like, const at::Tensor* state);
+
 typedef struct SpiketraceSgd {
   double lr, momentum, dampening, weight_decay;
   bool nesterov;

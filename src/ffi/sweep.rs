@@ -240,23 +240,43 @@ pub(crate) fn is_dense(tensor: &Tensor) -> bool {
     })
 }
 
-/// Runs a loop compiled for the widest vectors that both this crate and the processor know.
+/// Runs a loop compiled for AVX2 and FMA where the processor has them.
 ///
-/// `body` must be `#[inline(always)]`, or it stays compiled for the narrowest.
+/// `body` must be `#[inline(always)]`, or it stays compiled for the narrowest vectors.
 #[inline(always)]
 pub(crate) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx2")]
+        #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2<R>(body: impl FnOnce() -> R) -> R {
             body()
         }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has AVX2 and FMA.
             return unsafe { avx2(body) };
         }
     }
     body()
+}
+
+/// [`vectorized`] for a loop of much arithmetic, which AVX-512 makes faster.
+///
+/// Tried for the others too: on a Zen 5, a neuron step forward took 110 µs with it and 80 µs without, and the
+/// gradient with its exponential 104 and 154 µs.
+#[inline(always)]
+pub(crate) fn vectorized_wide<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,fma")]
+        unsafe fn avx512<R>(body: impl FnOnce() -> R) -> R {
+            body()
+        }
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has AVX-512 and FMA.
+            return unsafe { avx512(body) };
+        }
+    }
+    vectorized(body)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod cast;
 mod dropout;
+mod feedback;
 mod from_tch;
 mod grad_with_trace;
 mod layout;
@@ -15,6 +16,7 @@ mod standardize;
 mod ws;
 
 pub use dropout::{Dropout, Dropout2d};
+pub use feedback::Feedback;
 pub use from_tch::{with_parameters, WithParameters};
 pub use grad_with_trace::GradWithTrace;
 pub use pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d, PoolConfig};

@@ -7,8 +7,9 @@ use tch::Tensor;
 use super::layout::arranged;
 use crate::error::{guarded, Error, Result};
 use crate::fast::fast_paths;
-use crate::ffi::backward_from;
+use crate::ffi::{backward_from, grad_enabled};
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::monitor::within;
 use crate::signal::Signal;
 
 /// A sequential container for online training.
@@ -56,6 +57,8 @@ pub struct OtttSequential {
 struct Head {
     x: Tensor,
     train: bool,
+    /// Whether a graph was recorded.
+    recorded: bool,
     /// How many modules have gone by.
     modules: usize,
     /// Their answer with the graph behind it.
@@ -139,11 +142,11 @@ impl OtttSequential {
                 next.filter(|_| inspect.is_none() && module.takes_scale() && fast_paths().fused_neuron);
             signal = guarded("step", || {
                 let signal = arranged(&signal, module.layout())?;
-                match (scale, time_steps) {
+                within(i, || match (scale, time_steps) {
                     (Some(scale), _) => module.scaled_steps(&signal, time_steps, train, scale),
                     (None, 1) => module.step(&signal, train),
                     (None, _) => module.steps(&signal, time_steps, train),
-                }
+                })
             })
             .map_err(|source| in_layer(&self.names[i], &**module, source))?;
             if scale.is_some() {
@@ -162,7 +165,7 @@ impl OtttSequential {
             let same = |a: &Tensor, b: &Tensor| {
                 (a.data_ptr(), a.size(), a.stride()) == (b.data_ptr(), b.size(), b.stride())
             };
-            head.train == train && same(&head.x, x)
+            head.train == train && (head.recorded || !grad_enabled()) && same(&head.x, x)
         };
         if self.head.as_ref().filter(known).is_none() {
             self.release_head()?;
@@ -177,7 +180,8 @@ impl OtttSequential {
             }
             let made = signal.into_value();
             let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
-            self.head = Some(Head { x: x.shallow_clone(), train, modules, made, leaf });
+            self.head =
+                Some(Head { x: x.shallow_clone(), train, recorded: grad_enabled(), modules, made, leaf });
         }
         Ok(self.head.as_ref().map_or((0, Signal::Constant(x.shallow_clone())), |head| {
             (head.modules, Signal::Constant(head.leaf.shallow_clone()))

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use tch::{Kind, Tensor};
 
 use super::lif::{Lif, Step};
-use super::through_time::is_through_time;
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, launch};
 use crate::surrogate::Surrogate;
+use crate::through_time::is_through_time;
 
 /// Whether a step on `x` can be taken in one kernel.
 pub(super) fn is_able(lif: &Lif, x: &Tensor) -> bool {

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 
 use super::lif::{row, Lif, Options, Spikes};
-use super::through_time::is_through_time;
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, is_dense, sweep, vectorized, PIECE};
 use crate::module::Memory;
 use crate::surrogate::{Real, Share, Surrogate};
+use crate::through_time::is_through_time;
 
 /// Whether steps on `x` can be taken in one sweep.
 pub(super) fn is_able(lif: &Lif, x: &Tensor) -> bool {

@@ -16,12 +16,13 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::through_time::is_through_time;
 use super::{cuda, fused};
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
 use crate::module::{expect_steps, Memory};
+use crate::monitor::note;
 use crate::signal::Signal;
 use crate::surrogate::{fire, Surrogate};
+use crate::through_time::is_through_time;
 
 /// The options of a LIF node, checked.
 #[derive(Debug)]
@@ -73,6 +74,20 @@ impl Lif {
     ///
     /// An error leaves both as they were.
     pub(super) fn steps(
+        &mut self,
+        x: &Signal,
+        time_steps: i64,
+        trace: Option<&mut Memory>,
+        options: Options,
+    ) -> Result<Spikes> {
+        let spikes = self.unwatched_steps(x, time_steps, trace, options)?;
+        guarded(self.node, || {
+            note(std::ptr::from_ref(self) as usize, &spikes.spike, options.scale, self.v.as_ref())
+        })?;
+        Ok(spikes)
+    }
+
+    fn unwatched_steps(
         &mut self,
         x: &Signal,
         time_steps: i64,

@@ -3,10 +3,10 @@
 mod cuda;
 mod fused;
 mod lif;
+mod ndot;
 mod ottt;
 mod sltt;
-mod through_time;
 
+pub use ndot::{NdotLifConfig, NdotLifNode};
 pub use ottt::{OtttLifConfig, OtttLifNode};
 pub use sltt::{SlttLifConfig, SlttLifNode};
-pub(crate) use through_time::through_time;

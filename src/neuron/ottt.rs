@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::lif::{Lif, Options, Spikes};
-use super::through_time::is_through_time;
 use crate::error::Result;
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 use crate::surrogate::{Sigmoid, Surrogate};
+use crate::through_time::is_through_time;
 
 /// Options of [`OtttLifNode`], with SpikingJelly's names and defaults.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ mod names;
 mod torch_save;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -57,6 +57,8 @@ pub struct ReadConfig {
 #[derive(Debug, Default)]
 pub struct StateDict {
     tensors: Vec<(String, Tensor)>,
+    /// Their places by name.
+    places: HashMap<String, usize>,
     others: Vec<(String, String)>,
     metadata: BTreeMap<String, String>,
 }
@@ -86,7 +88,7 @@ impl StateDict {
         let storages = contents.storages.iter().map(|storage| read_storage(&mut file, storage, &broken));
         let storages: Vec<Tensor> = storages.collect::<Result<_>>()?;
         let Contents { tensors, others, metadata, .. } = contents;
-        let mut state = Self { tensors: Vec::with_capacity(tensors.len()), others, metadata };
+        let mut state = Self { others, metadata, ..Default::default() };
         for entry in tensors {
             let storage = &storages[entry.storage];
             if entry.dtype == Dtype::Bool && storage.f_gt(1)?.f_any()?.f_int64_value(&[])? != 0 {
@@ -97,7 +99,7 @@ impl StateDict {
             }
             let tensor = storage.f_view_dtype(kind(entry.dtype))?;
             let tensor = tensor.f_as_strided(&entry.size[..], &entry.stride[..], entry.offset)?;
-            state.tensors.push((entry.name, tensor));
+            state.insert(entry.name, &tensor);
         }
         Ok(state)
     }
@@ -109,15 +111,16 @@ impl StateDict {
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor)
+        self.places.get(name).map(|&place| &self.tensors[place].1)
     }
 
     /// Adds a tensor, not a copy; the one that had the name before comes back.
     pub fn insert(&mut self, name: impl Into<String>, tensor: &Tensor) -> Option<Tensor> {
         let (name, tensor) = (name.into(), tensor.shallow_clone());
-        match self.tensors.iter_mut().find(|(own, _)| *own == name) {
-            Some((_, place)) => Some(std::mem::replace(place, tensor)),
+        match self.places.get(&name) {
+            Some(&place) => Some(std::mem::replace(&mut self.tensors[place].1, tensor)),
             None => {
+                self.places.insert(name.clone(), self.tensors.len());
                 self.tensors.push((name, tensor));
                 None
             }
@@ -163,7 +166,9 @@ impl StateDict {
 
 impl FromIterator<(String, Tensor)> for StateDict {
     fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
-        Self { tensors: tensors.into_iter().collect(), ..Default::default() }
+        let mut state = Self::default();
+        tensors.into_iter().for_each(|(name, tensor)| drop(state.insert(name, &tensor)));
+        state
     }
 }
 

@@ -170,7 +170,7 @@ macro_rules! surrogates {
             #[inline(always)]
             fn sweep<R: $crate::surrogate::Real>(&self, over: &[R], grad: &[R], share: $crate::surrogate::Share<R>, out: &mut [R]) {
                 let $q = *self;
-                $crate::ffi::vectorized(
+                $crate::ffi::vectorized_wide(
                     #[inline(always)]
                     move || {
                         for ((out, &$y), &grad) in out.iter_mut().zip(over).zip(grad) {

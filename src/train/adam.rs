@@ -2,9 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::optimizer::{expect_parameters, forget_grads, groups, Optimizer};
+use super::optimizer::{expect_names, expect_parameters, forget_grads, groups, lr_of, Optimizer};
 use crate::error::{expect_like, Error, Result};
 use crate::ffi::{fused_adam, AdamOptions};
+use crate::state_dict::StateDict;
 
 /// Options of [`Adam`], with PyTorch's names and defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -145,6 +146,33 @@ impl Adam {
 }
 
 impl Optimizer for Adam {
+    fn state(&self) -> Result<StateDict> {
+        let mut state = StateDict::default();
+        state.insert("lr", &Tensor::from(self.config.lr));
+        for (i, AdamState { step, exp_avg, exp_avg_sq }) in self.states.iter().enumerate() {
+            state.insert(format!("{i}.step"), step);
+            state.insert(format!("{i}.exp_avg"), exp_avg);
+            state.insert(format!("{i}.exp_avg_sq"), exp_avg_sq);
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &StateDict) -> Result<()> {
+        let lr = lr_of("Adam", state)?;
+        expect_names("Adam", state, self.parameters.len(), &["step", "exp_avg", "exp_avg_sq"])?;
+        let states = self.parameters.iter().enumerate().map(|(i, parameter)| {
+            let get = |part: &str| {
+                let name = format!("{i}.{part}");
+                let missing = || Error::argument("Adam's state", &format!("a tensor {name} in it"), "none");
+                Ok::<_, Error>(state.get(&name).ok_or_else(missing)?.f_to_device(parameter.device())?)
+            };
+            Ok(AdamState { step: get("step")?, exp_avg: get("exp_avg")?, exp_avg_sq: get("exp_avg_sq")? })
+        });
+        self.set_states(&states.collect::<Result<Vec<_>>>()?)?;
+        self.set_lr(lr);
+        Ok(())
+    }
+
     fn parameters(&self) -> Vec<Tensor> {
         self.parameters.iter().map(Tensor::shallow_clone).collect()
     }

@@ -3,11 +3,11 @@
 use tch::Tensor;
 
 use super::ottt::{add, SequenceOutput};
-use super::sequence::{expect_loss, expect_sequences, holding_weights};
+use super::sequence::{expect_loss, expect_sequences, holding_weights, input};
 use super::Optimizer;
 use crate::error::{guarded, Result};
 use crate::module::OnlineModule;
-use crate::neuron::through_time;
+use crate::through_time::through_time;
 
 /// Trains `net` on one batch of sequences by backpropagation through time: the exact gradient, once behind the
 /// sequence, at the price of memory that grows with T.
@@ -37,7 +37,7 @@ pub fn bptt_training(
     let result = holding_weights(net, |net| {
         let (mut loss, mut outputs) = (None, Vec::new());
         for t in 0..x_seq.size()[1] {
-            let x = x_seq.f_select(1, t)?.into();
+            let x = input(net.constant(), x_seq, t, 1)?;
             let y = guarded("the network", || through_time(|| net.step(&x, true)))?.into_value();
             let target = target_seq.f_select(1, t)?.f_contiguous()?;
             let own = guarded("the loss", || loss_fn(&y, &target))?;

@@ -4,6 +4,7 @@ use tch::{nn, Device, Kind, Tensor};
 
 use crate::error::{catch_panic, expect_defined, Error, Result};
 use crate::ffi::forget_grad;
+use crate::state_dict::StateDict;
 
 /// An optimizer, as far as the training loops need one.
 pub trait Optimizer {
@@ -15,6 +16,23 @@ pub trait Optimizer {
 
     /// Moves the parameters by their gradients.
     fn step(&mut self) -> Result<()>;
+
+    /// What it keeps from step to step, with the learning rate: `lr`, and `0.momentum_buffer` and the like by
+    /// each parameter's place. Not copies.
+    ///
+    /// # Errors
+    /// When the optimizer cannot tell: by default, and so tch's.
+    fn state(&self) -> Result<StateDict> {
+        Err(Error::argument("the optimizer", "one that tells its state, such as Sgd or Adam", "another"))
+    }
+
+    /// Sets that state, which is copied.
+    ///
+    /// # Errors
+    /// When the state is not one of such an optimizer; nothing is changed then.
+    fn load_state(&mut self, _: &StateDict) -> Result<()> {
+        Err(Error::argument("the optimizer", "one that takes a state, such as Sgd or Adam", "another"))
+    }
 }
 
 impl Optimizer for nn::Optimizer {
@@ -50,6 +68,37 @@ pub(super) fn expect_parameters<'a>(
         }
     }
     Ok(parameters)
+}
+
+/// The learning rate in a state of an optimizer.
+pub(super) fn lr_of(optimizer: &str, state: &StateDict) -> Result<f64> {
+    let lr = state.get("lr").filter(|lr| lr.defined() && lr.numel() == 1);
+    let lr =
+        lr.ok_or_else(|| Error::argument(&format!("{optimizer}'s state"), "a number lr in it", "none"))?;
+    let lr = lr.f_double_value(&[])?;
+    if !(lr >= 0.0 && lr.is_finite()) {
+        return Err(Error::argument(&format!("{optimizer}'s lr"), "a finite number from 0 on", lr));
+    }
+    Ok(lr)
+}
+
+/// Errors unless all names in a state are `lr` or a parameter's place and one of `parts`.
+pub(super) fn expect_names(
+    optimizer: &str,
+    state: &StateDict,
+    parameters: usize,
+    parts: &[&str],
+) -> Result<()> {
+    for name in state.names().filter(|name| *name != "lr") {
+        let known = name.split_once('.').is_some_and(|(place, part)| {
+            place.parse().is_ok_and(|place: usize| place < parameters) && parts.contains(&part)
+        });
+        if !known {
+            let expected = format!("lr and {} of {parameters} parameters", parts.join(", "));
+            return Err(Error::argument(&format!("a name in {optimizer}'s state"), &expected, name));
+        }
+    }
+    Ok(())
 }
 
 /// Leaves the parameters without gradients.

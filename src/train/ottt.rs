@@ -114,7 +114,7 @@ pub fn ottt_online_training(
     let config = config.into();
     config.check()?;
     let time_steps = x_seq.size()[1];
-    let mut sequence = Sequence { x_seq, target_seq, loss_fn, loss: None, outputs: None };
+    let mut sequence = Sequence::new(x_seq, target_seq, loss_fn);
     match config.update {
         Update::EveryStep => {
             for t in 0..time_steps {
@@ -132,12 +132,11 @@ pub fn ottt_online_training(
             optimizer.step()?;
         }
     }
-    let Sequence { loss, outputs, .. } = sequence;
-    Ok(SequenceOutput { loss: loss.unwrap_or_default(), outputs: outputs.unwrap_or_default() })
+    Ok(sequence.output())
 }
 
 /// A sequence on its way through the network.
-struct Sequence<'a, F> {
+pub(super) struct Sequence<'a, F> {
     x_seq: &'a Tensor,
     target_seq: &'a Tensor,
     loss_fn: F,
@@ -147,9 +146,25 @@ struct Sequence<'a, F> {
     outputs: Option<Tensor>,
 }
 
-impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
+impl<'a, F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'a, F> {
+    pub(super) fn new(x_seq: &'a Tensor, target_seq: &'a Tensor, loss_fn: F) -> Self {
+        Self { x_seq, target_seq, loss_fn, loss: None, outputs: None }
+    }
+
+    pub(super) fn output(self) -> SequenceOutput {
+        SequenceOutput { loss: self.loss.unwrap_or_default(), outputs: self.outputs.unwrap_or_default() }
+    }
+
+    /// Step `t` without learning: forward alone.
+    pub(super) fn forward(&mut self, net: &mut (impl OnlineModule + ?Sized), t: i64) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let x = input(net.constant(), self.x_seq, t, 1)?;
+        let y = guarded("the network", || net.steps(&x, 1, true))?.into_value();
+        self.keep(&y, t, 1)
+    }
+
     /// Steps `t .. t + k`: forward, loss, backward.
-    fn pass(&mut self, net: &mut (impl OnlineModule + ?Sized), t: i64, k: i64) -> Result<()> {
+    pub(super) fn pass(&mut self, net: &mut (impl OnlineModule + ?Sized), t: i64, k: i64) -> Result<()> {
         let x = input(net.constant(), self.x_seq, t, k)?;
         let y = guarded("the network", || net.steps(&x, k, true))?;
         let y = y.into_value();
@@ -166,6 +181,11 @@ impl<F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'_, F> {
         loss.f_backward()?;
         net.detach();
         add(&mut self.loss, loss.f_detach()?)?;
+        self.keep(&y, t, k)
+    }
+
+    /// Keeps the outputs of steps `t .. t + k`.
+    fn keep(&mut self, y: &Tensor, t: i64, k: i64) -> Result<()> {
         let y = y.f_detach()?.f_unflatten(0, [k, -1])?.f_transpose(0, 1)?;
         if self.outputs.is_none() {
             let mut size = y.size();

@@ -2,9 +2,10 @@
 
 use tch::Tensor;
 
-use super::optimizer::{expect_parameters, forget_grads, groups, Optimizer};
+use super::optimizer::{expect_names, expect_parameters, forget_grads, groups, lr_of, Optimizer};
 use crate::error::{expect_like, Error, Result};
 use crate::ffi::{fused_sgd, SgdOptions};
+use crate::state_dict::StateDict;
 
 /// Options of [`Sgd`], with PyTorch's names and defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,6 +117,27 @@ impl Sgd {
 }
 
 impl Optimizer for Sgd {
+    fn state(&self) -> Result<StateDict> {
+        let mut state = StateDict::default();
+        state.insert("lr", &Tensor::from(self.config.lr));
+        for (i, buffer) in self.buffers.iter().enumerate() {
+            buffer.iter().for_each(|buffer| drop(state.insert(format!("{i}.momentum_buffer"), buffer)));
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &StateDict) -> Result<()> {
+        let lr = lr_of("Sgd", state)?;
+        expect_names("Sgd", state, self.parameters.len(), &["momentum_buffer"])?;
+        let buffers = self.parameters.iter().enumerate().map(|(i, parameter)| {
+            let buffer = state.get(&format!("{i}.momentum_buffer"));
+            Ok(buffer.map(|buffer| buffer.f_to_device(parameter.device())).transpose()?)
+        });
+        self.set_momentum_buffers(&buffers.collect::<Result<Vec<_>>>()?)?;
+        self.set_lr(lr);
+        Ok(())
+    }
+
     fn parameters(&self) -> Vec<Tensor> {
         self.parameters.iter().map(Tensor::shallow_clone).collect()
     }

@@ -1,16 +1,21 @@
 //! The integration tests, one binary.
 
 mod bptt;
+mod checkpoint;
 mod container;
 mod errors;
+mod feedback;
 mod function;
 mod fused_neuron;
+mod hostile_files;
 mod layout;
 mod memory;
+mod monitor;
 mod one_pass;
 mod oracle;
 mod parity;
 mod precision;
+mod rules;
 mod script_module;
 mod state_dict;
 mod steps_per_pass;

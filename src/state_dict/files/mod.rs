@@ -57,6 +57,7 @@ pub(crate) struct Entry {
 }
 
 /// The element types that tch knows too.
+#[cfg_attr(not(feature = "pytorch"), allow(dead_code))] // safetensors has no complex numbers
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dtype {
     Bool,
@@ -95,15 +96,15 @@ pub(crate) fn parse(file: &mut (impl Read + Seek), key: Option<&str>) -> Result<
     file.by_ref().take(16).read_to_end(&mut head).map_err(unreadable)?;
     let contents = match &head[..] {
         [] => return Err("is empty".into()),
-        #[cfg(feature = "pytorch")]
-        [b'P', b'K', ..] => torch::parse(file, len, key)?,
-        #[cfg(not(feature = "pytorch"))]
-        [b'P', b'K', ..] => return Err("is a file of torch.save; build with the feature pytorch".into()),
+        // First, since the length of its header may begin like the others.
         [_, _, _, _, _, _, _, _, b'{', ..] if key.is_some() => {
             return Err("is a safetensors file, which has no keys; leave ReadConfig's key out".into())
         }
         [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(file, len)?,
-        // Behind safetensors, whose header may be 0x..80 bytes long.
+        #[cfg(feature = "pytorch")]
+        [b'P', b'K', ..] => torch::parse(file, len, key)?,
+        #[cfg(not(feature = "pytorch"))]
+        [b'P', b'K', ..] => return Err("is a file of torch.save; build with the feature pytorch".into()),
         [0x80, ..] => return Err(OLD_FORMAT.into()),
         _ => {
             return Err("is neither a safetensors file nor one of torch.save, or its beginning is lost".into())
@@ -167,7 +168,9 @@ impl Entry {
         }
         let last: i128 = size.iter().zip(stride).map(|(&dim, &n)| (dim - 1).max(0) as i128 * n as i128).sum();
         let needed = if size.contains(&0) { *offset as i128 } else { *offset as i128 + last + 1 };
-        if needed * self.dtype.bytes() as i128 > storage as i128 || storage % self.dtype.bytes() != 0 {
+        if needed * self.dtype.bytes() as i128 > storage as i128
+            || !storage.is_multiple_of(self.dtype.bytes())
+        {
             return Err(format!(
                 "with shape {size:?}, strides {stride:?} and offset {offset} does not fit its storage of {storage} bytes"
             ));

@@ -247,7 +247,7 @@ impl Machine<'_> {
     }
 
     fn set_items(&mut self, items: &[Id]) -> Result<(), String> {
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("is broken: its pickle sets a key without a value".into());
         }
         self.spend(items.len())?;

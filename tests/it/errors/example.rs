@@ -1,4 +1,4 @@
-//! The command line of examples/train.rs, which cargo builds beside the tests.
+//! The command lines of examples/train.rs and examples/fashion_mnist.rs, which cargo builds beside the tests.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,11 +6,11 @@ use std::process::Command;
 
 use rstest::rstest;
 
-fn train() -> Command {
+fn example(name: &str) -> Command {
     let mut path: PathBuf = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
-    path.push(format!("examples/train{}", std::env::consts::EXE_SUFFIX));
+    path.push(format!("examples/{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(path.exists(), "no {}; `cargo test` without `--test` builds it", path.display());
     Command::new(path)
 }
@@ -34,7 +34,26 @@ fn train() -> Command {
 #[case::output_below_a_file(&["--out", "FILE/run"], "cannot be written to; choose another with --out")]
 #[case::output_over_something_else(&["--epochs", "1", "--out", "FOLDER/other"], "is not empty; choose another folder with --out")]
 #[case::output_over_a_run(&["--out", "FOLDER"], "already holds a run")]
+#[case::resumed_from_nowhere(&["--resume", "FOLDER/nowhere"], "holds no run to go on with")]
+#[case::resumed_from_half_a_run(&["--resume", "FOLDER"], "holds no run to go on with")]
+#[case::resumed_with_other_options(&["--resume", "FOLDER", "--epochs", "3"], "cannot be used with")]
 fn a_wrong_command_line_is_one_sentence_and_a_failure(#[case] arguments: &[&str], #[case] words: &str) {
+    fails("train", arguments, words);
+}
+
+#[rstest]
+#[case::no_time(&["--time-steps", "0"], "0 is not in 1..")]
+#[case::dropout_of_all(&["--dropout", "1"], "expected a number from 0 to below 1")]
+#[case::lr(&["--lr", "-1"], "expected a number above 0")]
+#[case::method(&["--method", "ottt-a,rtrl"], "[possible values: ottt-a, ottt-o, ndot-a, ndot-o, sltt, sltt-k, bptt]")]
+#[case::all_warm_up(&["--warm-up", "2", "--epochs", "2"], "--warm-up must be below --epochs, 2")]
+#[case::seeds(&["--seeds", "1,two"], "invalid digit")]
+#[case::wrong_folder(&["--data-dir", "FOLDER"], "is missing, and so is its .gz form")]
+fn a_wrong_command_line_of_fashion_mnist_too(#[case] arguments: &[&str], #[case] words: &str) {
+    fails("fashion_mnist", arguments, words);
+}
+
+fn fails(name: &str, arguments: &[&str], words: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metrics.csv");
     fs::write(&file, "").unwrap();
@@ -43,7 +62,7 @@ fn a_wrong_command_line_is_one_sentence_and_a_failure(#[case] arguments: &[&str]
         let text = argument.replace("FOLDER", folder.path().to_str().unwrap());
         text.replace("FILE", file.to_str().unwrap())
     };
-    let run = train().args(arguments.iter().map(place)).current_dir(folder.path()).output().unwrap();
+    let run = example(name).args(arguments.iter().map(place)).current_dir(folder.path()).output().unwrap();
     let stderr = String::from_utf8(run.stderr).unwrap();
     assert!(!run.status.success());
     assert!(stderr.contains(words), "{words:?} not in: {stderr}");

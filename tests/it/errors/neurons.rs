@@ -4,8 +4,8 @@ use spiketrace::surrogate::{
     spike, MultiLevelSpikeCount, PiecewiseQuadratic, Sigmoid, SquarewaveFourierSeries,
 };
 use spiketrace::{
-    gradcheck, replace_for_grad, GradWithTrace, OnlineModule, OtttLifConfig, OtttLifNode, Result, Scale,
-    Signal, SlttLifConfig, SlttLifNode, SpikeTraceOp,
+    gradcheck, replace_for_grad, GradWithTrace, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifConfig,
+    OtttLifNode, Result, Scale, Signal, SlttLifConfig, SlttLifNode, SpikeTraceOp,
 };
 use tch::{nn, Device, Kind, Tensor};
 
@@ -42,6 +42,11 @@ fn options_of_neurons_and_surrogates() {
             "tau of the SLTT node",
             &|| SlttLifNode::new(SlttLifConfig { tau: -2.0, ..Default::default() }).map(drop),
             &["SlttLifNode's tau is -2"],
+        ),
+        (
+            "tau of the NDOT node",
+            &|| NdotLifNode::new(NdotLifConfig { tau: 0.0, ..Default::default() }).map(drop),
+            &["NdotLifNode's tau is 0"],
         ),
         (
             "threshold NaN",

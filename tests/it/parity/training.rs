@@ -5,7 +5,7 @@ use spiketrace::train::{
     Optimizer, OtttLoss, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    ws_conv2d, AdaptiveAvgPool2d, AvgPool2d, Flatten, OnlineModule, OtttLifConfig, OtttLifNode,
+    ws_conv2d, AdaptiveAvgPool2d, AvgPool2d, Feedback, Flatten, OnlineModule, OtttLifConfig, OtttLifNode,
     OtttSequential, Scale, SlttLifConfig, SlttLifNode, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
@@ -71,6 +71,20 @@ fn net(case: &Case, vs: &VarStore) -> OtttSequential {
             .add(AdaptiveAvgPool2d::new([1, 1]).unwrap())
             .add(Flatten::default())
             .add(linear(9, 4, 4)),
+        "recurrent" => OtttSequential::new()
+            .add(linear(0, 5, 7))
+            .add(Feedback::new(
+                nn::linear(&p / "c", 7, 7, Default::default()),
+                OtttSequential::new().add(ottt()),
+            ))
+            .add(linear(2, 7, 4)),
+        "feedback" => {
+            let block = OtttSequential::new().add(ottt()).add(linear(11, 7, 6)).add(ottt());
+            OtttSequential::new()
+                .add(linear(0, 5, 7))
+                .add(Feedback::new(nn::linear(&p / "c", 6, 7, Default::default()), block))
+                .add(linear(2, 6, 4))
+        }
         name => panic!("nothing replays {name}"),
     }
 }

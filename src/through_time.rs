@@ -1,4 +1,4 @@
-//! Neurons whose potential keeps its graph, for backpropagation through time.
+//! State that keeps its graph from step to step, for backpropagation through time.
 
 use std::cell::Cell;
 
@@ -6,7 +6,8 @@ thread_local! {
     static THROUGH_TIME: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `body` with neurons on this thread that hand their potential's graph from step to step and keep no trace.
+/// Runs `body` with modules on this thread that hand the graph of their state from step to step, and neurons that
+/// keep no trace.
 pub(crate) fn through_time<T>(body: impl FnOnce() -> T) -> T {
     /// Restores in a panic, too.
     struct Restore(bool);
@@ -21,6 +22,6 @@ pub(crate) fn through_time<T>(body: impl FnOnce() -> T) -> T {
     body()
 }
 
-pub(super) fn is_through_time() -> bool {
+pub(crate) fn is_through_time() -> bool {
     THROUGH_TIME.get()
 }

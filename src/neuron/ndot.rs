@@ -1,0 +1,147 @@
+//! The neuron of NDOT: a trace that fades as the neuron's own potential does.
+
+use std::sync::Arc;
+
+use tch::Tensor;
+
+use super::lif::{expect_fresh, Lif, Options, Spikes};
+use crate::error::{guarded, Result};
+use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::signal::Signal;
+use crate::surrogate::{Sigmoid, Surrogate};
+use crate::through_time::is_through_time;
+
+/// Options of [`NdotLifNode`]; those of [`OtttLifNode`](crate::OtttLifNode).
+#[derive(Debug, Clone)]
+pub struct NdotLifConfig {
+    /// Membrane time constant in time steps, at least 1; 2.
+    pub tau: f64,
+    /// Whether the input decays too; false.
+    pub decay_input: bool,
+    /// Potential from which on the neuron fires; 1.
+    pub v_threshold: f64,
+    /// Potential after a spike; `None` (the default) subtracts `v_threshold` instead.
+    pub v_reset: Option<f64>,
+    /// Stands for the derivative of the step in backward; `Sigmoid { alpha: 4.0 }`.
+    pub surrogate: Arc<dyn Surrogate>,
+}
+
+impl Default for NdotLifConfig {
+    fn default() -> Self {
+        let surrogate = Arc::new(Sigmoid::default());
+        Self { tau: 2.0, decay_input: false, v_threshold: 1.0, v_reset: None, surrogate }
+    }
+}
+
+/// A LIF neuron for NDOT: [`OtttLifNode`](crate::OtttLifNode)'s dynamics, another trace.
+///
+/// OTTT fades its trace by the constant λ = 1 - 1/tau, the leak. NDOT fades it by what the neuron's own potential
+/// did: the ratio of successive potentials, within ±λ.
+///
+/// ```text
+/// e_t = clamp(v_t / v_{t-1}, -λ, λ)        (λ where v_{t-1} is 0)
+/// a_t = e_t a_{t-1} + s_t                  (training only, no gradient; a_1 = s_1)
+/// ```
+///
+/// v is the potential behind the reset.
+///
+/// # Shapes
+/// As of [`OtttLifNode`](crate::OtttLifNode); one time step at a time.
+///
+/// # Cost
+/// Two tensors of state, v and a; five passes over memory beside the neuron's own for the trace.
+///
+/// # Source
+/// Jiang et al., *NDOT: Neuronal Dynamics-based Online Training for Spiking Neural Networks*, ICML 2024.
+///
+/// ```
+/// use spiketrace::{NdotLifNode, OnlineModule};
+/// # use tch::Tensor;
+/// let mut node = NdotLifNode::new(Default::default())?;
+/// let steps = [1.5, 0.25, 0.875].map(|x| node.step(&Tensor::from_slice(&[x]).into(), true).unwrap());
+/// // Spikes 1, 0, 1 leave potentials 0.5, 0.5, 0.125, whose ratios are 1, clamped to 0.5, and 0.25.
+/// let traces = steps.map(|out| out.trace().unwrap().double_value(&[0]));
+/// assert_eq!(traces, [1.0, 0.5, 1.125]);
+/// # Ok::<(), spiketrace::Error>(())
+/// ```
+#[doc(alias = "NDOT")]
+#[derive(Debug)]
+pub struct NdotLifNode {
+    lif: Lif,
+    trace: Memory,
+}
+
+impl NdotLifNode {
+    /// A node at rest; its state is made from the first input.
+    ///
+    /// # Errors
+    /// When tau is below 1, or an option is not a finite number.
+    pub fn new(config: NdotLifConfig) -> Result<Self> {
+        let NdotLifConfig { tau, decay_input, v_threshold, v_reset, surrogate } = config;
+        let lif = Lif::new("NdotLifNode", tau, decay_input, v_threshold, v_reset, surrogate)?;
+        Ok(Self { lif, trace: None })
+    }
+
+    /// The membrane potential after the last step, `None` before the first.
+    ///
+    /// The next step may change it in place: `copy()` what is to be kept.
+    pub fn v(&self) -> Option<&Tensor> {
+        self.lif.v.as_ref()
+    }
+
+    /// The trace after the last training step, `None` before the first.
+    pub fn trace(&self) -> Option<&Tensor> {
+        self.trace.as_ref()
+    }
+
+    /// a_t, from the potential before the step and the spike of the step.
+    fn next_trace(&self, v_before: Option<&Tensor>, spike: &Tensor) -> Result<Tensor> {
+        let spike = spike.f_detach()?;
+        let (Some(before), Some(v), Some(trace)) = (v_before, &self.lif.v, &self.trace) else {
+            return Ok(spike);
+        };
+        let most = 1.0 - 1.0 / self.lif.tau;
+        let mut ratio = v.f_div(before)?.f_clamp(-most, most)?;
+        let _ = ratio.f_masked_fill_(&before.f_eq(0.0)?, most)?;
+        Ok(ratio.f_mul(trace)?.f_add(&spike)?)
+    }
+}
+
+impl OnlineModule for NdotLifNode {
+    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        let traces = train && !is_through_time();
+        // The step moves v in place.
+        let before = self.lif.v.as_ref().filter(|_| traces && self.trace.is_some());
+        let before = before.map(|v| v.f_detach_copy()).transpose()?;
+        if let (Some(trace), Some(v)) = (&self.trace, &self.lif.v) {
+            expect_fresh("NdotLifNode", "trace", trace, v)?;
+        }
+        let Spikes { spike, .. } = self.lif.steps(x, 1, None, Options { train, scale: 1.0 })?;
+        if !traces {
+            return Ok(Signal::Dense(spike));
+        }
+        let trace = guarded("NdotLifNode", || self.next_trace(before.as_ref(), &spike))?;
+        self.trace = Some(trace.shallow_clone());
+        Ok(Signal::SpikeTrace { spike, trace })
+    }
+
+    fn constant(&mut self) -> Constant {
+        Constant::Takes
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        vec![&mut self.lif.v, &mut self.trace]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
+    }
+
+    fn name(&self) -> String {
+        self.lif.describe()
+    }
+}

@@ -1,0 +1,193 @@
+//! NDOT and SLTT-K against their equations.
+
+use rstest::rstest;
+use spiketrace::train::{
+    ottt_online_training, repeat_over_time, sltt_k_training, Optimizer, Sgd, SgdConfig, Update,
+};
+use spiketrace::{
+    ws_linear, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifNode, OtttSequential, Result, SlttLifNode,
+};
+use tch::nn::{self, VarStore};
+use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::parity::fixture::relative_difference;
+
+const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+fn mse(y: &Tensor, target: &Tensor) -> Result<Tensor> {
+    Ok(y.f_mse_loss(target, Reduction::Mean)?)
+}
+
+fn sgd(vs: &VarStore) -> Sgd {
+    Sgd::new(&vs.trainable_variables(), SgdConfig { lr: 0.0, ..Default::default() }).unwrap()
+}
+
+/// The trace of one neuron, number by number.
+fn ndot_traces(x: &[f64], config: &NdotLifConfig) -> Vec<f64> {
+    let most = 1.0 - 1.0 / config.tau;
+    let rest = config.v_reset.unwrap_or(0.0);
+    let (mut v, mut a): (f64, Option<f64>) = (rest, None);
+    let mut traces = Vec::new();
+    for x in x {
+        let before = v;
+        let above = v - rest;
+        v = if config.decay_input { v + (x - above) / config.tau } else { v - above / config.tau + x };
+        let s = if v >= config.v_threshold { 1.0 } else { 0.0 };
+        v = match config.v_reset {
+            None => v - config.v_threshold * s,
+            Some(v_reset) => (1.0 - s) * v + v_reset * s,
+        };
+        let ratio = if before == 0.0 { most } else { (v / before).clamp(-most, most) };
+        a = Some(a.map_or(s, |a| ratio * a + s));
+        traces.extend(a);
+    }
+    traces
+}
+
+#[rstest]
+fn ndots_trace_fades_by_the_clamped_ratio_of_potentials(
+    // A ratio over a small potential is as uncertain as its denominator.
+    #[values((Kind::Float, 1e-3), (Kind::Double, 1e-9))] (kind, tolerance): (Kind, f64),
+    #[values(None, Some(0.0), Some(-0.3))] v_reset: Option<f64>,
+    #[values(false, true)] decay_input: bool,
+) {
+    let config = || NdotLifConfig { tau: 3.0, decay_input, v_reset, ..Default::default() };
+    // Exact in both kinds, so that a ratio's denominator is; some neurons come to rest at 0.
+    let x = (Tensor::randint_low(-8, 24, [9, 40], DOUBLE) / 8.0).to_kind(kind);
+    let mut node = NdotLifNode::new(config()).unwrap();
+    let traces: Vec<Tensor> =
+        (0..9).map(|t| node.step(&x.get(t).into(), true).unwrap().trace().unwrap().copy()).collect();
+    let got = Tensor::stack(&traces, 1);
+    let expected: Vec<Tensor> = (0..40)
+        .map(|i| {
+            let x = Vec::<f64>::try_from(x.select(1, i).to_kind(Kind::Double)).unwrap();
+            Tensor::from_slice(&ndot_traces(&x, &config()))
+        })
+        .collect();
+    let difference = relative_difference(&got, &Tensor::stack(&expected, 0));
+    assert!(difference < tolerance, "{difference:e}");
+    assert!(node.trace().unwrap().isfinite().all().int64_value(&[]) == 1);
+}
+
+#[test]
+fn weights_behind_ndot_learn_from_its_trace_and_those_before_through_the_spike() {
+    let mut vs = VarStore::new(Device::Cpu);
+    let p = vs.root();
+    let mut net = OtttSequential::new()
+        .add(nn::linear(&p / 0, 5, 8, Default::default()))
+        .add(NdotLifNode::new(NdotLifConfig { v_threshold: 0.4, ..Default::default() }).unwrap())
+        .add(nn::linear(&p / 2, 8, 3, Default::default()));
+    vs.double();
+    let x = Tensor::randn([4, 6, 5], DOUBLE) * 2.0;
+    let target = Tensor::randn([4, 6, 3], DOUBLE);
+    ottt_online_training(&mut net, &mut sgd(&vs), &x, &target, mse, Update::EndOfSequence).unwrap();
+    let of = |name: &str| vs.variables()[name].detach();
+    let mut node = NdotLifNode::new(NdotLifConfig { v_threshold: 0.4, ..Default::default() }).unwrap();
+    let (mut d_out, mut d_in) = (of("2.weight").zeros_like(), of("0.weight").zeros_like());
+    for t in 0..6 {
+        let x = x.select(1, t);
+        let u = x.linear(&of("0.weight"), Some(of("0.bias")));
+        let before = node.v().map_or(u.zeros_like(), Tensor::copy);
+        let out = node.step(&(&u).into(), true).unwrap();
+        let y = out.value().linear(&of("2.weight"), Some(of("2.bias")));
+        let g = (&y - target.select(1, t)) * (2.0 / y.numel() as f64);
+        d_out += g.tr().matmul(out.trace().unwrap());
+        let sigmoid = ((before * 0.5 + u - 0.4) * 4.0).sigmoid();
+        let g: Tensor = g.matmul(&of("2.weight")) * &sigmoid * (1.0 - &sigmoid) * 4.0;
+        d_in += g.tr().matmul(&x);
+    }
+    for (name, expected) in [("2.weight", d_out), ("0.weight", d_in)] {
+        let difference = relative_difference(&vs.variables()[name].grad(), &expected);
+        assert!(difference < 1e-10, "{name} differs by {difference:e}");
+    }
+}
+
+#[test]
+fn ndot_is_ottt_while_potentials_keep_falling_slower_than_the_leak() {
+    // A steady input below the threshold: the ratio is clamped to the leak at every step.
+    let (mut ndot, mut ottt) =
+        (NdotLifNode::new(Default::default()).unwrap(), OtttLifNode::new(Default::default()).unwrap());
+    for x in [1.5, 0.3, 0.3, 0.3] {
+        let x = Tensor::from_slice(&[x]).into();
+        let (a, b) = (ndot.step(&x, true).unwrap(), ottt.step(&x, true).unwrap());
+        assert_eq!(a.trace(), b.trace());
+    }
+}
+
+/// An SLTT network on a constant input, all of whose first layer is made once.
+fn sltt(k: Option<i64>, seed: i64) -> (Vec<Tensor>, Tensor, Tensor) {
+    let mut vs = VarStore::new(Device::Cpu);
+    let p = vs.root();
+    let mut net = OtttSequential::new()
+        .add(ws_linear(&p / 0, 5, 8, Default::default()).unwrap())
+        .add(SlttLifNode::new(Default::default()).unwrap())
+        .add(nn::linear(&p / 2, 8, 3, Default::default()));
+    vs.double();
+    for p in net.parameters() {
+        let count = p.tensor.numel() as i64;
+        let values = (Tensor::arange(count, DOUBLE) * 12.9898 + 0.5).sin().view_as(&p.tensor);
+        tch::no_grad(|| p.tensor.shallow_clone().copy_(&(values * 3.0)));
+    }
+    let x = repeat_over_time(&(Tensor::arange(20, DOUBLE).cos().view([4, 5]) * 4.0), 6).unwrap();
+    let target = (Tensor::arange(72, DOUBLE) * 7.7).sin().view([4, 6, 3]);
+    let mut sgd = sgd(&vs);
+    tch::manual_seed(seed);
+    let out = match k {
+        Some(k) => sltt_k_training(&mut net, &mut sgd, &x, &target, mse, k),
+        None => ottt_online_training(&mut net, &mut sgd, &x, &target, mse, Update::EndOfSequence),
+    };
+    let out = out.unwrap();
+    (Optimizer::parameters(&sgd).iter().map(Tensor::grad).collect(), out.loss, out.outputs)
+}
+
+#[test]
+fn sltt_k_at_all_steps_is_sltt() {
+    let ((k_grads, k_loss, k_outputs), (grads, loss, outputs)) = (sltt(Some(6), 1), sltt(None, 1));
+    assert_eq!(k_outputs, outputs);
+    assert!(relative_difference(&k_loss, &loss) < 1e-12);
+    for (k, grad) in k_grads.iter().zip(&grads) {
+        assert!(relative_difference(k, grad) < 1e-12);
+    }
+}
+
+#[rstest]
+fn sltt_k_sums_the_gradients_of_k_different_steps(#[values(1, 2, 5)] k: i64) {
+    let (_, _, outputs) = sltt(None, 1);
+    let singles: Vec<Tensor> = {
+        // With k = 1 each draw is the gradient of one step; all six turn up.
+        let mut found: Vec<Tensor> = Vec::new();
+        for seed in 0..200 {
+            let grad = sltt(Some(1), seed).0.remove(0);
+            if found.iter().all(|other| relative_difference(other, &grad) > 1e-9) {
+                found.push(grad);
+            }
+        }
+        found
+    };
+    assert_eq!(singles.len(), 6);
+    let mut drawn = std::collections::HashSet::new();
+    for seed in 0..40 {
+        let (grads, _, k_outputs) = sltt(Some(k), seed);
+        assert_eq!(k_outputs, outputs, "all steps run forward");
+        let sum_of = |set: &u32| {
+            let chosen = (0..6).filter(|i| set & (1 << i) != 0).map(|i| &singles[i]);
+            chosen.fold(grads[0].zeros_like(), |sum, grad| sum + grad)
+        };
+        let subsets = (1u32..64).filter(|set| set.count_ones() as i64 == k);
+        let matching: Vec<u32> =
+            subsets.filter(|set| relative_difference(&grads[0], &sum_of(set)) < 1e-9).collect();
+        assert_eq!(matching.len(), 1, "one set of {k} steps explains the gradient");
+        drawn.extend(matching);
+    }
+    assert!(drawn.len() > 3, "the steps are drawn anew");
+}
+
+#[rstest]
+fn sltt_k_wants_a_count_of_steps_there_are(#[values(0, 7, -1)] k: i64) {
+    let vs = VarStore::new(Device::Cpu);
+    let mut net = nn::linear(vs.root(), 5, 3, Default::default());
+    let x = Tensor::ones([4, 6, 5], (Kind::Float, Device::Cpu));
+    let target = Tensor::ones([4, 6, 3], (Kind::Float, Device::Cpu));
+    let error = sltt_k_training(&mut net, &mut sgd(&vs), &x, &target, mse, k).unwrap_err().to_string();
+    assert_eq!(error, format!("k is {k}, expected from 1 to 6, the count of time steps"));
+}
