@@ -109,7 +109,7 @@ fn set_masks(case: &mut Case, net: &mut OtttSpikingVgg) {
     let dropped = usize::from(case.number("drop_rate") > 0.0);
     let (mut masks, mut memory) = (0, 0);
     let hidden = if case.option("hidden").is_some() { 2 } else { 0 };
-    for mask in std::iter::repeat(dropped).take(convs).chain(std::iter::repeat(1).take(hidden)) {
+    for mask in std::iter::repeat_n(dropped, convs).chain(std::iter::repeat_n(1, hidden)) {
         memory += of_neuron;
         if mask == 1 {
             *net.memories()[memory] = Some(case.get(&format!("mask.{masks}")));
