@@ -102,6 +102,15 @@ impl Feedback {
         Ok(Some(back))
     }
 
+    /// What `of` says of both parts, the part in front of each name.
+    fn named(&self, of: impl Fn(&dyn OnlineModule) -> Vec<Parameter>) -> Vec<Parameter> {
+        let parts = [("connection", &*self.connection), ("block", &*self.block)];
+        let named = parts.into_iter().flat_map(|(part, module)| {
+            of(module).into_iter().map(move |p| Parameter { name: format!("{part}.{}", p.name), ..p })
+        });
+        named.collect()
+    }
+
     fn parts(&mut self) -> [(&'static str, &mut dyn OnlineModule); 2] {
         [("connection", &mut *self.connection), ("block", &mut *self.block)]
     }
@@ -152,12 +161,11 @@ impl OnlineModule for Feedback {
     }
 
     fn parameters(&self) -> Vec<Parameter> {
-        let parts = [("connection", &self.connection), ("block", &self.block)];
-        let named = parts.into_iter().flat_map(|(part, module)| {
-            let own = module.parameters().into_iter();
-            own.map(move |p| Parameter { name: format!("{part}.{}", p.name), ..p })
-        });
-        named.collect()
+        self.named(|module| module.parameters())
+    }
+
+    fn buffers(&self) -> Vec<Parameter> {
+        self.named(|module| module.buffers())
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {

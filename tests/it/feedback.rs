@@ -363,3 +363,15 @@ fn a_pair_and_a_connection_of_the_wrong_width_are_errors() {
     let error = layer.step(&(&x).into(), true).unwrap_err().to_string();
     assert!(error.contains("connection gives what has shape [4, 7], expected [4, 8]"), "{error}");
 }
+
+#[test]
+fn running_statistics_on_both_ways_are_part_of_the_state() {
+    let vs = VarStore::new(Device::Cpu);
+    let block =
+        OtttSequential::new().add(nn::batch_norm1d(vs.root() / "forth", 4, Default::default())).add(node());
+    let net = Feedback::new(nn::batch_norm1d(vs.root() / "back", 4, Default::default()), block);
+    let names: Vec<_> = net.buffers().into_iter().map(|buffer| buffer.name).collect();
+    let expected =
+        ["connection", "block.0"].map(|part| ["mean", "var"].map(|of| format!("{part}.running_{of}")));
+    assert_eq!(names, expected.concat());
+}
