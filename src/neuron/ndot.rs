@@ -1,37 +1,16 @@
 //! The neuron of NDOT: a trace that fades as the neuron's own potential does.
 
-use std::sync::Arc;
-
 use tch::Tensor;
 
 use super::lif::{expect_fresh, Lif, Options, Spikes};
+use super::ottt::OtttLifConfig;
 use crate::error::{guarded, Result};
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
-use crate::surrogate::{Sigmoid, Surrogate};
 use crate::through_time::is_through_time;
 
-/// Options of [`NdotLifNode`]; those of [`OtttLifNode`](crate::OtttLifNode).
-#[derive(Debug, Clone)]
-pub struct NdotLifConfig {
-    /// Membrane time constant in time steps, at least 1; 2.
-    pub tau: f64,
-    /// Whether the input decays too; false.
-    pub decay_input: bool,
-    /// Potential from which on the neuron fires; 1.
-    pub v_threshold: f64,
-    /// Potential after a spike; `None` (the default) subtracts `v_threshold` instead.
-    pub v_reset: Option<f64>,
-    /// Stands for the derivative of the step in backward; `Sigmoid { alpha: 4.0 }`.
-    pub surrogate: Arc<dyn Surrogate>,
-}
-
-impl Default for NdotLifConfig {
-    fn default() -> Self {
-        let surrogate = Arc::new(Sigmoid::default());
-        Self { tau: 2.0, decay_input: false, v_threshold: 1.0, v_reset: None, surrogate }
-    }
-}
+/// Options of [`NdotLifNode`]: those of [`OtttLifNode`](crate::OtttLifNode).
+pub type NdotLifConfig = OtttLifConfig;
 
 /// A LIF neuron for NDOT: [`OtttLifNode`](crate::OtttLifNode)'s dynamics, another trace.
 ///
