@@ -14,6 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use spiketrace::{Monitor, MonitorConfig, Record};
 use tch::vision::dataset::Dataset;
 
+#[path = "train/arguments.rs"]
+mod arguments;
 #[path = "train/chart.rs"]
 mod chart;
 #[path = "fashion_mnist/network.rs"]

@@ -20,6 +20,8 @@ use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Kind, Tensor};
 
+#[path = "train/arguments.rs"]
+mod arguments;
 #[path = "train/chart.rs"]
 mod chart;
 #[path = "train/network.rs"]

@@ -1,11 +1,13 @@
 //! The command line, and what it means for the preset and the method at hand.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use tch::vision::dataset::Dataset;
+
+use crate::arguments::{fashion_mnist, positive, spelled};
 
 /// Reproduces the Fashion-MNIST row of the OTTT paper (arXiv 2210.04195), and compares the rules on it.
 #[derive(Parser)]
@@ -105,7 +107,7 @@ pub enum Method {
 
 impl Method {
     pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        spelled(self)
     }
 
     /// Whether weights move after every time step.
@@ -116,7 +118,7 @@ impl Method {
 
 impl Preset {
     pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        spelled(self)
     }
 }
 
@@ -192,12 +194,7 @@ impl Options {
 impl Plan {
     /// Fashion-MNIST, from 0 to 1, or its first images.
     pub fn data(&self) -> Result<Dataset> {
-        let debian = Path::new("/usr/share/datasets/fashion-mnist");
-        let found = self.data_dir.clone().or_else(|| debian.is_dir().then(|| debian.to_owned()));
-        let mut data = spiketrace::data::mnist(found.context(
-            "Fashion-MNIST was not found; install Debian's package dataset-fashion-mnist, \
-             or say with --data-dir where its four IDX files lie",
-        )?)?;
+        let mut data = fashion_mnist(self.data_dir.as_deref())?;
         if let Some(images) = self.images {
             let count = images.min(data.train_images.size()[0]);
             data.train_images = data.train_images.narrow(0, 0, count);
@@ -205,11 +202,6 @@ impl Plan {
         }
         Ok(data)
     }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    (value > 0.0 && value.is_finite()).then_some(value).ok_or("expected a number above 0".to_owned())
 }
 
 fn from_0(text: &str) -> Result<f64, String> {

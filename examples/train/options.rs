@@ -1,7 +1,7 @@
 //! The command line, and what it means for the data set at hand.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, ValueEnum};
@@ -10,6 +10,8 @@ use spiketrace::train::{OtttTrainingConfig, Update};
 use spiketrace::Precision;
 use tch::vision::dataset::Dataset;
 use tch::Device;
+
+use crate::arguments::{fashion_mnist, positive, spelled};
 
 /// Trains a spiking network online (OTTT) on real images.
 #[derive(Parser)]
@@ -181,13 +183,7 @@ impl Settings {
             DatasetName::Mnist => spiketrace::data::mnist(
                 folder.context("say with --data-dir where MNIST's four IDX files lie")?,
             )?,
-            DatasetName::FashionMnist => {
-                let debian = Path::new("/usr/share/datasets/fashion-mnist");
-                spiketrace::data::mnist(folder.or_else(|| debian.is_dir().then_some(debian)).context(
-                    "Fashion-MNIST was not found; install Debian's package dataset-fashion-mnist, \
-                     or say with --data-dir where its four IDX files lie",
-                )?)?
-            }
+            DatasetName::FashionMnist => fashion_mnist(folder)?,
         })
     }
 
@@ -209,18 +205,8 @@ impl Settings {
 
     /// For instance `digits-mlp`.
     pub fn name(&self) -> String {
-        let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-            value().map(|v| v.get_name().to_owned()).unwrap_or_default()
-        };
-        let dataset = name(&|| self.dataset.to_possible_value());
-        let network = name(&|| self.network.to_possible_value());
-        format!("{dataset}-{network}")
+        format!("{}-{}", spelled(self.dataset), spelled(self.network))
     }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    (value > 0.0 && value.is_finite()).then_some(value).ok_or("expected a number above 0".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
