@@ -8,7 +8,7 @@ use super::labels::{expect_label_range, expect_label_shape, expect_outputs};
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{expect_float, guarded, no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
-use crate::ffi::{grad_enabled, sweep_rows};
+use crate::ffi::{grad_enabled, sweep_rows, vectorized};
 use crate::surrogate::Real;
 
 /// Cross-entropy mixed with mean square error, divided by the count of steps.
@@ -113,16 +113,23 @@ impl Fused {
             if !(R::of(0.0) <= label[0] && label[0] < classes) {
                 wrong.store(true, Ordering::Relaxed);
             }
-            let largest = y.iter().fold(y[0], |most, &y| if y > most { y } else { most });
-            let sum = y.iter().fold(R::of(0.0), |sum, &y| sum + (y - largest).exp());
-            (loss[0]) = R::of(0.0);
-            for (class, (&y, slope)) in y.iter().zip(slope).enumerate() {
-                let target = if R::of(class as f64) == label[0] { R::of(1.0) } else { R::of(0.0) };
-                let likely = (y - largest).exp() / sum;
-                *slope = ce_share * (likely - target) + R::of(2.0) * mse_share * (y - target);
-                let ce = target * (sum.ln() - (y - largest));
-                loss[0] = loss[0] + ce_share * ce + mse_share * (y - target).square();
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    let largest = y.iter().fold(y[0], |most, &y| if y > most { y } else { most });
+                    slope.iter_mut().zip(y).for_each(|(e, &y)| *e = (y - largest).exp());
+                    let sum = slope.iter().fold(R::of(0.0), |sum, &e| sum + e);
+                    let log_sum = sum.ln();
+                    loss[0] = R::of(0.0);
+                    for (class, (&y, slope)) in y.iter().zip(slope).enumerate() {
+                        let target = if R::of(class as f64) == label[0] { R::of(1.0) } else { R::of(0.0) };
+                        let likely = *slope / sum;
+                        *slope = ce_share * (likely - target) + R::of(2.0) * mse_share * (y - target);
+                        let ce = target * (log_sum - (y - largest));
+                        loss[0] = loss[0] + ce_share * ce + mse_share * (y - target).square();
+                    }
+                },
+            );
         })?;
         if wrong.into_inner() {
             expect_label_range(label, y.size()[1])?;
