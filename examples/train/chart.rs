@@ -26,6 +26,8 @@ pub fn axes<'a, 'b>(
     (x, x_label): (Range<f64>, &str),
     (y, y_label): (Range<f64>, &str),
 ) -> Result<Chart<'a, 'b>> {
+    // No more labels than whole numbers, or some would stand twice.
+    let whole_numbers = (x.end - x.start).clamp(1.0, 10.0) as usize + 1;
     let mut chart = ChartBuilder::on(area)
         .margin(15)
         .x_label_area_size(50)
@@ -35,6 +37,7 @@ pub fn axes<'a, 'b>(
         .configure_mesh()
         .x_desc(x_label)
         .y_desc(y_label)
+        .x_labels(whole_numbers)
         .x_label_formatter(&|x| format!("{x:.0}"))
         .label_style((FONT, 16))
         .axis_desc_style((FONT, 18))
