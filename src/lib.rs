@@ -15,6 +15,7 @@
 //! | [`train`] | the online loops, loss, evaluation, accuracy |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
+//! | [`distributed`] | many processes (feature `distributed`) |
 //!
 //! [`Layer`] and [`OnlineModule`] are the two traits to implement for modules of your own. Every
 //! fallible call returns [`Result`]; the message names the layer, the shapes and the fix.
@@ -26,6 +27,8 @@ mod autograd;
 #[cfg(feature = "data")]
 pub mod data;
 mod device;
+#[cfg(all(feature = "distributed", unix))]
+pub mod distributed;
 mod error;
 mod fast;
 mod ffi;

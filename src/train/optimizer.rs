@@ -15,6 +15,16 @@ pub trait Optimizer {
 
     /// Moves the parameters by their gradients.
     fn step(&mut self) -> Result<()>;
+
+    /// Told by the training loops before a batch: the gradients to come are means over so many samples.
+    fn set_samples(&mut self, _samples: i64) {}
+
+    /// Makes the gradients those of the whole batch, of an optimizer that shares it with other processes.
+    ///
+    /// [`step`](Optimizer::step) does so by itself; it is for loops that look at gradients in between.
+    fn average_grads(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Optimizer for nn::Optimizer {
