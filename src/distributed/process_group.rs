@@ -159,6 +159,10 @@ impl ProcessGroup {
 
     /// libtorch's words with the likely cause.
     fn why(&self, text: &str) -> String {
+        // Gloo begins with a place in its code and ends with advice.
+        let text =
+            text.strip_prefix('[').and_then(|text| text.split_once("] ")).map_or(text, |parts| parts.1);
+        let text = text.split(". This is typically").next().unwrap_or(text).trim();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         let cause = if has(&["imed out", "imeout"]) {
             let seconds = self.timeout.as_secs_f64();
@@ -168,9 +172,9 @@ impl ProcessGroup {
         } else if has(&["onnection closed", "onnection reset", "roken pipe", "onnection refused"]) {
             "a process has ended: look for its own error".to_owned()
         } else {
-            return text.trim().to_owned();
+            return text.to_owned();
         };
-        format!("{cause} ({})", text.trim())
+        format!("{cause} ({text})")
     }
 
     fn error(&self, action: &str, problem: String) -> Error {

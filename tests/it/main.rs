@@ -2,6 +2,8 @@
 
 mod bptt;
 mod container;
+#[cfg(all(feature = "distributed", unix))]
+mod distributed;
 mod errors;
 mod function;
 mod fused_neuron;
