@@ -97,7 +97,10 @@ impl ProcessGroup {
             size: world_size as i32,
             gpu: gpu.map(|gpu| gpu as i32),
         };
-        let group = Group::join(&meeting).map_err(|error| fail(alone.why(&error.to_string())))?;
+        let group = Group::join(&meeting).map_err(|error| match error {
+            Error::Torch(text) => fail(alone.why(&text)),
+            other => other,
+        })?;
         let all = Self { group: Some(group), ..alone };
         all.barrier()?;
         Ok(all)
