@@ -35,7 +35,7 @@ pub struct Options {
     /// What the weighted layers compute in; all else stays f32
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionName,
-    /// Images a batch [default: 32 for digits, 64 else]
+    /// Images a batch, over all processes together [default: 32 for digits, 64 else]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
     /// Passes over the images [default: 20 for digits, 4 else]
@@ -59,6 +59,9 @@ pub struct Options {
     /// Threads of libtorch [default: its own choice]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
     threads: Option<i32>,
+    /// Seconds that processes wait for each other
+    #[arg(long, value_name = "SECONDS", default_value = "300", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
     /// Folder for the run, new or empty [default: the next free runs/NAME-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -113,6 +116,7 @@ pub struct Settings {
     pub device: Device,
     /// 0: libtorch's own choice.
     pub threads: i32,
+    pub timeout: u64,
     #[serde(skip)]
     pub out: Option<PathBuf>,
 }
@@ -153,6 +157,7 @@ impl Options {
             seed: self.seed,
             device: self.device,
             threads: self.threads.unwrap_or(0),
+            timeout: self.timeout,
             out: self.out,
         };
         Ok((settings, data))
@@ -166,6 +171,14 @@ impl Settings {
             UpdateName::Sequence => Update::EndOfSequence,
         };
         OtttTrainingConfig { update, steps_per_pass: self.steps_per_pass }
+    }
+
+    /// How often the weights move in a batch.
+    pub fn updates(&self) -> i64 {
+        match self.update {
+            UpdateName::Step => self.time_steps,
+            UpdateName::Sequence => 1,
+        }
     }
 
     pub fn precision(&self) -> Precision {

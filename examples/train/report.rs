@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use spiketrace::OtttSequential;
 use tch::nn::VarStore;
 use tch::Tensor;
@@ -13,7 +13,7 @@ use crate::options::Settings;
 use crate::pictures;
 
 /// One line of metrics.csv.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Epoch {
     pub epoch: i64,
     pub loss: f64,
@@ -25,13 +25,12 @@ pub struct Epoch {
 
 pub struct Report {
     folder: PathBuf,
-    metrics: csv::Writer<fs::File>,
     epochs: Vec<Epoch>,
 }
 
 impl Report {
-    /// Makes the folder, before anything is learned that could be lost.
-    pub fn create(settings: &Settings) -> Result<Self> {
+    /// Makes the folder, before anything is learned that could be lost. A restart finds it made.
+    pub fn create(settings: &Settings, restarted: bool) -> Result<Self> {
         let folder = match &settings.out {
             Some(folder) => folder.clone(),
             None => next_free(&settings.name()),
@@ -39,18 +38,28 @@ impl Report {
         if folder.exists() && !folder.is_dir() {
             bail!("{} is not a folder; choose another with --out", folder.display());
         }
-        if folder.join("metrics.csv").exists() {
+        let restarted = restarted && settings.out.is_some();
+        if folder.join("metrics.csv").exists() && !restarted {
             bail!("{} already holds a run; choose another folder with --out", folder.display());
         }
-        if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) && !restarted {
             bail!("{} is not empty; choose another folder with --out", folder.display());
         }
         let unwritable = || format!("{} cannot be written to; choose another with --out", folder.display());
         fs::create_dir_all(&folder).with_context(unwritable)?;
         let config = serde_json::to_string_pretty(settings)?;
         fs::write(folder.join("config.json"), config).with_context(unwritable)?;
-        let metrics = csv::Writer::from_path(folder.join("metrics.csv")).with_context(unwritable)?;
-        Ok(Self { folder, metrics, epochs: Vec::new() })
+        let read = csv::Reader::from_path(folder.join("metrics.csv"));
+        let epochs = match read {
+            Ok(csv) => csv.into_deserialize().collect::<Result<_, _>>()?,
+            Err(_) => Vec::new(),
+        };
+        Ok(Self { folder, epochs })
+    }
+
+    /// Goes on behind epoch `done`.
+    pub fn resume(&mut self, done: i64) {
+        self.epochs.truncate(done as usize);
     }
 
     pub fn folder(&self) -> &Path {
@@ -67,14 +76,16 @@ impl Report {
             "epoch {:>3}  loss {:.4}  train accuracy {:.4}  test accuracy {:.4}  {:>6.0} images/s",
             epoch.epoch, epoch.loss, epoch.train_accuracy, epoch.test_accuracy, epoch.images_per_second
         );
-        self.metrics.serialize(&epoch)?;
-        self.metrics.flush()?;
         self.epochs.push(epoch);
-        // Renamed when whole: a crash leaves the weights of the epoch before.
-        let whole = self.folder.join("weights.safetensors");
-        let partial = self.folder.join("partial.safetensors");
-        vs.save(&partial)?;
-        fs::rename(partial, whole)?;
+        // Renamed when whole: a crash leaves what was there before.
+        let partial = |name: &str| self.folder.join(format!("partial.{name}"));
+        let mut metrics = csv::Writer::from_path(partial("metrics.csv"))?;
+        self.epochs.iter().try_for_each(|epoch| metrics.serialize(epoch))?;
+        metrics.flush()?;
+        vs.save(partial("weights.safetensors"))?;
+        for name in ["metrics.csv", "weights.safetensors"] {
+            fs::rename(partial(name), self.folder.join(name))?;
+        }
         Ok(())
     }
 
