@@ -172,7 +172,13 @@ impl ProcessGroup {
             format!(
                 "a process did not come within {seconds} s: it hangs, was stopped, or does something else"
             )
-        } else if has(&["onnection closed", "onnection reset", "roken pipe", "onnection refused"]) {
+        } else if has(&[
+            "onnection closed",
+            "onnection reset",
+            "roken pipe",
+            "onnection refused",
+            "likely closed",
+        ]) {
             "a process has ended: look for its own error".to_owned()
         } else {
             return text.to_owned();
