@@ -136,17 +136,16 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
     fn average(&mut self) -> Result<()> {
         let samples = self.samples as f64;
         let mut counts = vec![samples; self.trained.len() + 1];
-        for Bucket { flat, slots } in &mut self.buckets {
+        for Bucket { slots, .. } in &mut self.buckets {
             for (i, slot) in slots {
                 let grad = self.trained[*i].f_grad()?;
                 if grad.defined() && samples > 0.0 {
-                    slot.f_copy_(&grad)?;
+                    let _ = grad.f_to_kind(slot.f_kind()?)?.f_mul_scalar_out(slot, samples)?;
                 } else {
                     counts[*i + 1] = 0.0;
                     let _ = slot.f_zero_()?;
                 }
             }
-            let _ = flat.f_mul_scalar_(samples)?;
         }
         self.header.f_copy_(&Tensor::from_slice(&counts))?;
         for Bucket { flat, .. } in &mut self.buckets {
