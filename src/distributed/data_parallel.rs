@@ -106,7 +106,8 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
     /// Takes part in `steps` steps without samples, where a batch left this rank none.
     ///
     /// As many as the others' training loop makes: one a time step with
-    /// [`Update::EveryStep`](crate::train::Update::EveryStep), one with `EndOfSequence`.
+    /// [`Update::EveryStep`](crate::train::Update::EveryStep), one with `EndOfSequence`. FPTT averages in between
+    /// too, which cannot be sat out: there each rank needs a sample.
     ///
     /// # Errors
     /// As [`step`](Optimizer::step).
