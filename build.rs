@@ -15,19 +15,34 @@ fn main() {
     let cxx11_abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
 
-    cc::Build::new()
+    let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+    let mut parts = vec!["seam", "one_pass", "sweep", "optimizer", "autocast", "cuda", "random", "script"];
+    if feature("DISTRIBUTED") && env::var_os("CARGO_CFG_UNIX").is_some() {
+        parts.push("distributed");
+    }
+    let mut build = cc::Build::new();
+    if feature("NCCL") {
+        parts.push("nccl");
+        build.define("SPIKETRACE_NCCL", None);
+        // For nccl.h and CUDA's headers: the folders in CPLUS_INCLUDE_PATH, or the toolkit's.
+        let cuda = env::var_os("CUDA_HOME").unwrap_or_else(|| "/usr/local/cuda".into());
+        build.flag("-isystem").flag(PathBuf::from(cuda).join("include"));
+    }
+
+    build
         .cpp(true)
         .std("c++17")
         .opt_level(2)
         .debug(false)
-        .files(
-            ["seam", "one_pass", "sweep", "optimizer", "autocast", "cuda", "random", "script"]
-                .map(|name| format!("src/ffi/{name}.cpp")),
-        )
+        .files(parts.iter().map(|name| format!("src/ffi/{name}.cpp")))
         .define("_GLIBCXX_USE_CXX11_ABI", &*cxx11_abi)
         // System headers: libtorch's warnings are not ours, ours are errors.
         .flag("-isystem")
-        .flag(include.to_str().expect("libtorch lies in a folder whose name is not UTF-8"))
+        .flag(&include)
+        .flag("-isystem")
+        .flag(include.join("torch/csrc/api/include"))
+        // The names of gloo, whose headers libtorch comes without.
+        .include("src/ffi")
         .warnings(true)
         .extra_warnings(true)
         .warnings_into_errors(true)

@@ -47,6 +47,15 @@ done
 tail -n 1 "$scratch/log" | awk '/^test accuracy / { found = $3 >= 0.95 } END { exit !found }' ||
     { echo "the digits are learned worse than 0.95"; exit 1; }
 
+step "two processes"
+for rank in 0 1; do
+    RANK=$rank WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29431 \
+        scripts/with-libtorch target/debug/examples/train --network mlp --epochs 2 --out "$scratch/two" &
+done
+wait -n
+wait -n
+[ "$(wc -l <"$scratch/two/metrics.csv")" = 3 ] || { echo "two processes left no two epochs"; exit 1; }
+
 step "a crate that depends on this one"
 mkdir -p "$scratch/downstream/src"
 cat >"$scratch/downstream/Cargo.toml" <<TOML

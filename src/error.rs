@@ -111,6 +111,19 @@ pub enum Error {
         message: String,
     },
 
+    /// Processes that work together lost each other, or never met.
+    #[error("{action} failed on rank {rank} of {world_size}: {problem}")]
+    Distributed {
+        /// The collective with its tensor, or `joining the group`.
+        action: String,
+        /// This process's rank.
+        rank: i64,
+        /// The count of processes.
+        world_size: i64,
+        /// What went wrong, the likely cause and what to do.
+        problem: String,
+    },
+
     /// A data file cannot be used.
     #[error("{}: {problem}", path.display())]
     Data {

@@ -20,6 +20,7 @@
 //! | [`Monitor`] | firing rates, membranes, gradients of a network that runs |
 //! | [`Function`] | a custom differentiable function in Rust |
 //! | [`data`] | real images (feature `data`) |
+//! | [`distributed`] | many processes (feature `distributed`) |
 //!
 //! [`Layer`] and [`OnlineModule`] are the two traits to implement for modules of your own. Every
 //! fallible call returns [`Result`]; the message names the layer, the shapes and the fix.
@@ -32,6 +33,8 @@ mod autograd;
 #[cfg(feature = "data")]
 pub mod data;
 mod device;
+#[cfg(all(feature = "distributed", unix))]
+pub mod distributed;
 mod error;
 mod fast;
 mod ffi;

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, Serialize};
+use spiketrace::distributed::{from_env_or_single, is_launched, local_rank, restarts, Collectives};
 use spiketrace::train::{OtttTrainingConfig, Update};
 use spiketrace::Precision;
 use tch::vision::dataset::Dataset;
@@ -38,7 +40,7 @@ pub struct Options {
     /// What the weighted layers compute in; all else stays f32
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionName,
-    /// Images a batch [default: 32 for digits, 64 else]
+    /// Images a batch, over all processes together [default: 32 for digits, 64 else]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
     /// Passes over the images [default: 20 for digits, 4 else]
@@ -62,7 +64,10 @@ pub struct Options {
     /// Threads of libtorch [default: its own choice]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
     threads: Option<i32>,
-    /// Folder for the run, new or empty [default: the next free runs/NAME-N]
+    /// Seconds that processes wait for each other
+    #[arg(long, value_name = "SECONDS", default_value = "300", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// Folder for the run, new or empty, but where torchrun starts anew [default: the next free runs/NAME-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder, from its last checkpoint; all else is as it was
@@ -120,6 +125,7 @@ pub struct Settings {
     pub device: Device,
     /// 0: libtorch's own choice.
     pub threads: i32,
+    pub timeout: u64,
     #[serde(skip)]
     pub out: Option<PathBuf>,
     /// The run that goes on.
@@ -130,10 +136,14 @@ pub struct Settings {
 impl Options {
     /// Fills in the defaults, or takes all from a run that goes on, and reads the data.
     pub fn resolve(self) -> Result<(Settings, Dataset)> {
-        let settings = match self.resume {
+        let mut settings = match self.resume {
             Some(folder) => Settings::of_run(folder)?,
             None => self.settings(),
         };
+        if let (Device::Cuda(_), true) = (settings.device, is_launched()) {
+            // Each process has a GPU of its own.
+            settings.device = spiketrace::device(&format!("cuda:{}", local_rank()?))?;
+        }
         let data = settings.data()?;
         Ok((settings, data))
     }
@@ -156,8 +166,10 @@ impl Options {
             seed: self.seed,
             device: self.device,
             threads: self.threads.unwrap_or(0),
+            timeout: self.timeout,
+            // Started again by torchrun, after a failure.
+            resumed: self.out.clone().filter(|_| restarts() > 0),
             out: self.out,
-            resumed: None,
         }
     }
 }
@@ -171,6 +183,16 @@ impl Settings {
         let settings: Self =
             serde_json::from_str(&text).with_context(|| format!("{} is broken", path.display()))?;
         Ok(Self { resumed: Some(folder), ..settings })
+    }
+
+    /// The processes that a launcher started together, or this one by itself.
+    pub fn group(&self) -> Result<Box<dyn Collectives>> {
+        let timeout = Duration::from_secs(self.timeout);
+        #[cfg(feature = "nccl")]
+        if let (Device::Cuda(gpu), true) = (self.device, is_launched()) {
+            return Ok(Box::new(spiketrace::distributed::ProcessGroup::from_env_nccl(timeout, gpu)?));
+        }
+        Ok(from_env_or_single(timeout)?)
     }
 
     fn data(&self) -> Result<Dataset> {
@@ -193,6 +215,14 @@ impl Settings {
             UpdateName::Sequence => Update::EndOfSequence,
         };
         OtttTrainingConfig { update, steps_per_pass: self.steps_per_pass }
+    }
+
+    /// How often the weights move in a batch.
+    pub fn updates(&self) -> i64 {
+        match self.update {
+            UpdateName::Step => self.time_steps,
+            UpdateName::Sequence => 1,
+        }
     }
 
     pub fn precision(&self) -> Precision {

@@ -29,8 +29,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// The run that goes on behind epoch `done`, or a new one.
+    pub fn of(settings: &Settings, done: i64) -> Result<Self> {
+        match &settings.resumed {
+            Some(folder) => Self::open(folder.clone(), settings, done),
+            None => Self::create(settings),
+        }
+    }
+
     /// Makes the folder, before anything is learned that could be lost.
-    pub fn create(settings: &Settings) -> Result<Self> {
+    fn create(settings: &Settings) -> Result<Self> {
         let folder = match &settings.out {
             Some(folder) => folder.clone(),
             None => next_free(&settings.name()),
@@ -44,29 +52,29 @@ impl Report {
         if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
             bail!("{} is not empty; choose another folder with --out", folder.display());
         }
+        Self::open(folder, settings, 0)
+    }
+
+    /// Opens the run in a folder, with its metrics up to epoch `done`: what follows is noted anew.
+    ///
+    /// Files are renamed when whole: a run that has a config.json can go on.
+    fn open(folder: PathBuf, settings: &Settings, done: i64) -> Result<Self> {
         let unwritable = || format!("{} cannot be written to; choose another with --out", folder.display());
         fs::create_dir_all(&folder).with_context(unwritable)?;
-        // Renamed when whole: a run that has one can go on.
         let config = serde_json::to_string_pretty(settings)?;
         fs::write(folder.join("config.partial"), config).with_context(unwritable)?;
         fs::rename(folder.join("config.partial"), folder.join("config.json")).with_context(unwritable)?;
-        let metrics = csv::Writer::from_path(folder.join("metrics.csv")).with_context(unwritable)?;
-        Ok(Self { folder, metrics, epochs: Vec::new() })
-    }
 
-    /// Opens the run in a folder, with its metrics up to `epoch`: what follows is noted anew.
-    pub fn resume(folder: &Path, epoch: i64) -> Result<Self> {
         let (path, partial) = (folder.join("metrics.csv"), folder.join("metrics.partial"));
         // The last line may be half of one.
         let rows = csv::Reader::from_path(&path).into_iter().flat_map(csv::Reader::into_deserialize);
         let mut epochs: Vec<Epoch> = rows.map_while(Result::ok).collect();
-        epochs.retain(|row| row.epoch <= epoch);
-        let unwritable = || format!("{} cannot be written to", folder.display());
+        epochs.retain(|row| row.epoch <= done);
         let mut metrics = csv::Writer::from_path(&partial).with_context(unwritable)?;
         epochs.iter().try_for_each(|row| metrics.serialize(row))?;
         metrics.flush()?;
         fs::rename(partial, path).with_context(unwritable)?;
-        Ok(Self { folder: folder.to_owned(), metrics, epochs })
+        Ok(Self { folder, metrics, epochs })
     }
 
     pub fn folder(&self) -> &Path {

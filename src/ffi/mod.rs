@@ -16,6 +16,8 @@ use crate::error::{catch_panic, Error, Result};
 mod autocast;
 mod bytes;
 mod cuda;
+#[cfg(all(feature = "distributed", unix))]
+mod distributed;
 mod heap;
 mod optimizer;
 mod random;
@@ -26,6 +28,8 @@ mod sweep;
 pub(crate) use autocast::autocast;
 pub(crate) use bytes::{bytes, bytes_mut};
 pub(crate) use cuda::{launch, load_cuda};
+#[cfg(all(feature = "distributed", unix))]
+pub(crate) use distributed::{set_grad, Group, Meeting};
 pub use heap::keep_freed_memory;
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use random::{random_state, set_random_state};

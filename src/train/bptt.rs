@@ -33,6 +33,7 @@ pub fn bptt_training(
     loss_fn: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
 ) -> Result<SequenceOutput> {
     expect_sequences(x_seq, target_seq, "B, T")?;
+    optimizer.set_samples(x_seq.size()[0]);
     optimizer.zero_grad()?;
     let result = holding_weights(net, |net| {
         let (mut loss, mut outputs) = (None, Vec::new());

@@ -62,6 +62,7 @@ pub fn fptt_online_training(
     let mut last_grads: Vec<Tensor> = parameters.iter().map(|p| p.detach().zeros_like()).collect();
     let mut total: Option<Tensor> = None;
     let time_steps = x_seq.size()[0];
+    optimizer.set_samples(x_seq.size()[1]);
 
     for t in 0..time_steps {
         let (x, target) = (x_seq.f_get(t)?.into(), target_seq.f_get(t)?);
@@ -90,6 +91,7 @@ pub fn fptt_online_training(
                 net.memories().into_iter().map(|m| m.as_ref().map(Tensor::copy)).collect();
             optimizer.zero_grad()?;
             plain_loss(net, &x, &target, &loss_fn)?.f_backward()?;
+            optimizer.average_grads()?;
             for ((p, average), last) in parameters.iter().zip(w_ra.iter_mut()).zip(&mut last_grads) {
                 // A frozen parameter has none: it counts as zero.
                 let grad = if p.grad().defined() { p.grad() } else { p.detach().zeros_like() };

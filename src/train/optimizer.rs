@@ -33,6 +33,16 @@ pub trait Optimizer {
     fn load_state(&mut self, _: &StateDict) -> Result<()> {
         Err(Error::argument("the optimizer", "one that takes a state, such as Sgd or Adam", "another"))
     }
+
+    /// Told by the training loops before a batch: the gradients to come are means over so many samples.
+    fn set_samples(&mut self, _samples: i64) {}
+
+    /// Makes the gradients those of the whole batch, of an optimizer that shares it with other processes.
+    ///
+    /// [`step`](Optimizer::step) does so by itself; it is for loops that look at gradients in between.
+    fn average_grads(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Optimizer for nn::Optimizer {

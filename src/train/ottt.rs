@@ -114,6 +114,7 @@ pub fn ottt_online_training(
     let config = config.into();
     config.check()?;
     let time_steps = x_seq.size()[1];
+    optimizer.set_samples(x_seq.size()[0]);
     let mut sequence = Sequence::new(x_seq, target_seq, loss_fn);
     match config.update {
         Update::EveryStep => {

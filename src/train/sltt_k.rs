@@ -47,6 +47,7 @@ pub fn sltt_k_training(
     }
     let order = Tensor::f_randperm(time_steps, (Kind::Int64, Device::Cpu))?;
     let drawn = Vec::<i64>::try_from(order.f_narrow(0, 0, k)?)?;
+    optimizer.set_samples(x_seq.size()[0]);
     let mut sequence = Sequence::new(x_seq, target_seq, loss_fn);
     optimizer.zero_grad()?;
     holding_weights(net, |net| {

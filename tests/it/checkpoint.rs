@@ -20,7 +20,7 @@ use tch::{Device, Kind, Tensor};
 use crate::state_dict::hex;
 
 /// A network with running statistics.
-fn network() -> (VarStore, OtttSequential) {
+pub fn network() -> (VarStore, OtttSequential) {
     let vs = VarStore::new(Device::Cpu);
     let p = vs.root();
     let net = OtttSequential::new()
@@ -48,7 +48,7 @@ fn optimizer(vs: &VarStore, sort: Sort) -> Box<dyn Optimizer> {
 }
 
 /// One sequence; the membranes live on over several.
-fn train(net: &mut OtttSequential, optimizer: &mut dyn Optimizer, number: i64) {
+pub fn train(net: &mut OtttSequential, optimizer: &mut dyn Optimizer, number: i64) {
     let loss = OtttLoss::new(0.05, 3).unwrap();
     // Numbers of its own, since the random generator is everybody's in this process.
     let x = (Tensor::arange(8 * 3 * 6, (Kind::Float, Device::Cpu)) * (number + 3) as f64).sin().abs() * 2.0;
@@ -59,7 +59,7 @@ fn train(net: &mut OtttSequential, optimizer: &mut dyn Optimizer, number: i64) {
 }
 
 /// All that training has made.
-fn bits(net: &mut OtttSequential, optimizer: &dyn Optimizer) -> Vec<String> {
+pub fn bits(net: &mut OtttSequential, optimizer: &dyn Optimizer) -> Vec<String> {
     let mut bits: Vec<String> = net.state().iter().map(|p| hex(&p.tensor)).collect();
     bits.extend(optimizer.state().unwrap().iter().map(|(name, tensor)| format!("{name} {}", hex(tensor))));
     bits.extend(net.memories().into_iter().flatten().map(|memory| hex(memory)));

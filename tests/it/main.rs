@@ -3,6 +3,8 @@
 mod bptt;
 mod checkpoint;
 mod container;
+#[cfg(all(feature = "distributed", unix))]
+mod distributed;
 mod errors;
 mod feedback;
 mod function;
