@@ -14,21 +14,20 @@ pub type NdotLifConfig = OtttLifConfig;
 
 /// A LIF neuron for NDOT: [`OtttLifNode`](crate::OtttLifNode)'s dynamics, another trace.
 ///
-/// OTTT fades its trace by the constant λ = 1 - 1/tau, the leak. NDOT fades it by what the neuron's own potential
-/// did: the ratio of successive potentials, within ±λ.
+/// OTTT fades its trace by the constant λ = 1 - 1/tau, the leak. NDOT fades it by how the neuron's own potential u
+/// moves, e_t = u'_{t+1} / u'_t. What is left of u_t without its input is λ v_{t-1}, where v is the potential behind
+/// the reset; so this is a ratio of successive potentials, taken within ±λ.
 ///
 /// ```text
-/// e_t = clamp(v_t / v_{t-1}, -λ, λ)        (λ where v_{t-1} is 0)
-/// a_t = e_t a_{t-1} + s_t                  (training only, no gradient; a_1 = s_1)
+/// e_t = clamp(v_t / v_{t-1}, -λ, λ)        (λ where v_{t-1} is 0, and at the first step)
+/// a_t = e_{t-1} a_{t-1} + s_t              (training only, no gradient; a_1 = s_1)
 /// ```
-///
-/// v is the potential behind the reset.
 ///
 /// # Shapes
 /// As of [`OtttLifNode`](crate::OtttLifNode); one time step at a time.
 ///
 /// # Cost
-/// Two tensors of state, v and a; five passes over memory beside the neuron's own for the trace.
+/// Three tensors of state, v, a and e; six passes over memory beside the neuron's own for the trace.
 ///
 /// # Source
 /// Jiang et al., *NDOT: Neuronal Dynamics-based Online Training for Spiking Neural Networks*, ICML 2024.
@@ -37,10 +36,10 @@ pub type NdotLifConfig = OtttLifConfig;
 /// use spiketrace::{NdotLifNode, OnlineModule};
 /// # use tch::Tensor;
 /// let mut node = NdotLifNode::new(Default::default())?;
-/// let steps = [1.5, 0.25, 0.875].map(|x| node.step(&Tensor::from_slice(&[x]).into(), true).unwrap());
+/// let steps = [1.5, 0.25, 0.875, 0.0].map(|x| node.step(&Tensor::from_slice(&[x]).into(), true).unwrap());
 /// // Spikes 1, 0, 1 leave potentials 0.5, 0.5, 0.125, whose ratios are 1, clamped to 0.5, and 0.25.
 /// let traces = steps.map(|out| out.trace().unwrap().double_value(&[0]));
-/// assert_eq!(traces, [1.0, 0.5, 1.125]);
+/// assert_eq!(traces, [1.0, 0.5, 1.25, 0.3125]);
 /// # Ok::<(), spiketrace::Error>(())
 /// ```
 #[doc(alias = "NDOT")]
@@ -48,6 +47,8 @@ pub type NdotLifConfig = OtttLifConfig;
 pub struct NdotLifNode {
     lif: Lif,
     trace: Memory,
+    /// e of the last training step.
+    fading: Memory,
 }
 
 impl NdotLifNode {
@@ -58,7 +59,7 @@ impl NdotLifNode {
     pub fn new(config: NdotLifConfig) -> Result<Self> {
         let NdotLifConfig { tau, decay_input, v_threshold, v_reset, surrogate } = config;
         let lif = Lif::new("NdotLifNode", tau, decay_input, v_threshold, v_reset, surrogate)?;
-        Ok(Self { lif, trace: None })
+        Ok(Self { lif, trace: None, fading: None })
     }
 
     /// The membrane potential after the last step, `None` before the first.
@@ -73,16 +74,22 @@ impl NdotLifNode {
         self.trace.as_ref()
     }
 
-    /// a_t, from the potential before the step and the spike of the step.
-    fn next_trace(&self, v_before: Option<&Tensor>, spike: &Tensor) -> Result<Tensor> {
+    /// a_t, from the spike of the step.
+    fn next_trace(&self, spike: &Tensor) -> Result<Tensor> {
         let spike = spike.f_detach()?;
-        let (Some(before), Some(v), Some(trace)) = (v_before, &self.lif.v, &self.trace) else {
-            return Ok(spike);
-        };
+        match (&self.fading, &self.trace) {
+            (Some(fading), Some(trace)) => Ok(spike.f_addcmul(fading, trace)?),
+            _ => Ok(spike),
+        }
+    }
+
+    /// e_t, from the potentials before the step and behind it.
+    fn next_fading(&self, before: Option<&Tensor>, v: &Tensor) -> Result<Tensor> {
         let most = 1.0 - 1.0 / self.lif.tau;
+        let Some(before) = before else { return Ok(v.f_full_like(most)?) };
         let mut ratio = v.f_div(before)?.f_clamp(-most, most)?;
         let _ = ratio.f_masked_fill_(&before.f_eq(0.0)?, most)?;
-        Ok(ratio.f_mul(trace)?.f_add(&spike)?)
+        Ok(ratio)
     }
 }
 
@@ -90,8 +97,7 @@ impl OnlineModule for NdotLifNode {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
         let traces = train && !is_through_time();
         // The step moves v in place.
-        let before = self.lif.v.as_ref().filter(|_| traces && self.trace.is_some());
-        let before = before.map(|v| v.f_detach_copy()).transpose()?;
+        let before = self.lif.v.as_ref().filter(|_| traces).map(Tensor::f_detach_copy).transpose()?;
         if let (Some(trace), Some(v)) = (&self.trace, &self.lif.v) {
             expect_fresh("NdotLifNode", "trace", trace, v)?;
         }
@@ -99,8 +105,12 @@ impl OnlineModule for NdotLifNode {
         if !traces {
             return Ok(Signal::Dense(spike));
         }
-        let trace = guarded("NdotLifNode", || self.next_trace(before.as_ref(), &spike))?;
+        let trace = guarded("NdotLifNode", || self.next_trace(&spike))?;
         self.trace = Some(trace.shallow_clone());
+        if let Some(v) = &self.lif.v {
+            let v = v.f_detach()?;
+            self.fading = Some(guarded("NdotLifNode", || self.next_fading(before.as_ref(), &v))?);
+        }
         Ok(Signal::SpikeTrace { spike, trace })
     }
 
@@ -113,7 +123,7 @@ impl OnlineModule for NdotLifNode {
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
-        vec![&mut self.lif.v, &mut self.trace]
+        vec![&mut self.lif.v, &mut self.trace, &mut self.fading]
     }
 
     fn layout(&self) -> Layout {

@@ -26,9 +26,9 @@ fn sgd(vs: &VarStore) -> Sgd {
 fn ndot_traces(x: &[f64], config: &NdotLifConfig) -> Vec<f64> {
     let most = 1.0 - 1.0 / config.tau;
     let rest = config.v_reset.unwrap_or(0.0);
-    let (mut v, mut a): (f64, Option<f64>) = (rest, None);
+    let (mut v, mut a, mut fading) = (rest, 0.0, most);
     let mut traces = Vec::new();
-    for x in x {
+    for (t, x) in x.iter().enumerate() {
         let before = v;
         let above = v - rest;
         v = if config.decay_input { v + (x - above) / config.tau } else { v - above / config.tau + x };
@@ -37,9 +37,10 @@ fn ndot_traces(x: &[f64], config: &NdotLifConfig) -> Vec<f64> {
             None => v - config.v_threshold * s,
             Some(v_reset) => (1.0 - s) * v + v_reset * s,
         };
-        let ratio = if before == 0.0 { most } else { (v / before).clamp(-most, most) };
-        a = Some(a.map_or(s, |a| ratio * a + s));
-        traces.extend(a);
+        // The potential's way up to this step, not that of this step.
+        a = fading * a + s;
+        fading = if t == 0 || before == 0.0 { most } else { (v / before).clamp(-most, most) };
+        traces.push(a);
     }
     traces
 }
