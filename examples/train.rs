@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     spiketrace::keep_freed_memory();
     let (settings, data) = Options::parse().resolve()?;
     let group = settings.group()?;
-    // It alone prints, draws, saves, and reads what was saved.
+    // It alone prints, draws, saves, and restores what was saved.
     let first = group.rank() == 0;
     let checkpoint = match &settings.resumed {
         Some(run) if first => Checkpoint::latest(run.join(CHECKPOINTS))?,
@@ -84,14 +84,14 @@ fn main() -> Result<()> {
     for epoch in done + 1..=settings.epochs {
         let lr = schedule.lr(epoch as u64 - 1);
         optimizer.inner_mut().set_lr(lr);
-        let (loss, train_accuracy, images_per_second) =
+        let (loss, train_accuracy, images_per_second, stopped) =
             train_epoch(&*group, &mut net, &mut optimizer, &data, &settings, epoch, &stop)?;
         let test_accuracy = test(&*group, &mut net, &data, &settings)?;
         optimizer.expect_identical()?;
         if let Some(report) = &mut report {
             report.add(Epoch { epoch, loss, train_accuracy, test_accuracy, images_per_second, lr }, &net)?;
         }
-        if stop.load(Ordering::Relaxed) {
+        if stopped {
             if first {
                 println!("stopped in epoch {epoch}; what was learned is kept, --resume repeats the epoch");
             }
@@ -114,9 +114,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One pass over the training images: mean loss, accuracy, images per second, over all processes.
-///
-/// A process that is to stop stops all, behind the same batch.
+/// One pass over the training images: mean loss, accuracy, images per second, over all processes, and whether it was
+/// stopped: a process that is to stop stops all, behind the same batch.
 fn train_epoch(
     group: &dyn Collectives,
     net: &mut OtttSequential,
@@ -125,7 +124,7 @@ fn train_epoch(
     settings: &Settings,
     epoch: i64,
     stop: &AtomicBool,
-) -> Result<(f64, f64, f64)> {
+) -> Result<(f64, f64, f64, bool)> {
     let loss_fn = OtttLoss::new(settings.lambda, settings.time_steps)?;
     let config = ShardedSamplerConfig { batch: settings.batch, seed: settings.seed as u64, shuffle: true };
     let sampler = ShardedSampler::new(group, data.train_images.size()[0], config)?;
@@ -137,7 +136,7 @@ fn train_epoch(
     bar.set_style(ProgressStyle::with_template(style)?);
     bar.set_prefix(format!("{epoch}/{}", settings.epochs));
     let start = Instant::now();
-    let (mut loss_sum, mut hits, mut seen) = (0.0, 0.0, 0.0);
+    let (mut loss_sum, mut hits, mut seen, mut stopped) = (0.0, 0.0, 0.0, false);
 
     for indices in sampler.epoch(epoch as u64) {
         let count = indices.size()[0] as f64;
@@ -167,14 +166,14 @@ fn train_epoch(
             loss_sum / seen,
             hits / seen
         ));
-        if group.sum(&[f64::from(stop.load(Ordering::Relaxed))])?[0] > 0.0 {
-            stop.store(true, Ordering::Relaxed);
+        stopped = group.sum(&[f64::from(stop.load(Ordering::Relaxed))])?[0] > 0.0;
+        if stopped {
             break;
         }
     }
     bar.finish_and_clear();
     let all = group.sum(&[loss_sum, hits, seen])?;
-    Ok((all[0] / all[2], all[1] / all[2], all[2] / start.elapsed().as_secs_f64()))
+    Ok((all[0] / all[2], all[1] / all[2], all[2] / start.elapsed().as_secs_f64(), stopped))
 }
 
 /// The share of test images whose class has the largest output, summed over time.

@@ -48,9 +48,10 @@ tail -n 1 "$scratch/log" | awk '/^test accuracy / { found = $3 >= 0.95 } END { e
     { echo "the digits are learned worse than 0.95"; exit 1; }
 
 step "two processes"
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 for rank in 0 1; do
-    RANK=$rank WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29431 \
-        scripts/with-libtorch target/debug/examples/train --network mlp --epochs 2 --out "$scratch/two" &
+    RANK=$rank WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \
+        scripts/with-libtorch target/debug/examples/train --network mlp --epochs 2 --timeout 60 --out "$scratch/two" &
 done
 wait -n
 wait -n

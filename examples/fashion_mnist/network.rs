@@ -17,7 +17,7 @@ const CLASSES: i64 = 10;
 
 pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
     let spiking = |net: OtttSequential| -> Result<OtttSequential> {
-        let net = match settings.method {
+        Ok(match settings.method {
             Method::OtttA | Method::OtttO | Method::Bptt => net.add(OtttLifNode::new(Default::default())?),
             Method::NdotA | Method::NdotO => net.add(NdotLifNode::new(NdotLifConfig::default())?),
             // The same dynamics, so that only the rule differs.
@@ -26,9 +26,9 @@ pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
                 v_reset: None,
                 ..Default::default()
             })?),
-        };
-        // What learns from the spikes is a readout, and not standardized, but in the convolutional network.
-        let net = if settings.preset == Preset::Conv { net.add(Scale(SPIKE_SCALE)) } else { net };
+        })
+    };
+    let dropped = |net: OtttSequential| -> Result<OtttSequential> {
         Ok(if settings.dropout > 0.0 { net.add(Dropout::new(settings.dropout)?) } else { net })
     };
     let net = OtttSequential::new().add(Scale(PIXEL_SCALE));
@@ -39,25 +39,27 @@ pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
             let back = nn::linear(p / "recurrent", 400, 400, zero);
             net.add(Flatten::default())
                 .add(ws_linear(p / "hidden", 784, 400, Default::default())?)
-                .add(Feedback::new(back, spiking(OtttSequential::new())?))
+                .add(Feedback::new(back, dropped(spiking(OtttSequential::new())?)?))
                 .add(nn::linear(p / "readout", 400, CLASSES, Default::default()))
         }
         Preset::Mlp => {
             let hidden = ws_linear(p / "hidden", 784, 400, Default::default())?;
-            spiking(net.add(Flatten::default()).add(hidden))?.add(nn::linear(
-                p / "readout",
-                400,
-                CLASSES,
-                Default::default(),
-            ))
+            let readout = nn::linear(p / "readout", 400, CLASSES, Default::default());
+            dropped(spiking(net.add(Flatten::default()).add(hidden))?)?.add(readout)
         }
         Preset::Conv => {
             let same = WsConv2dConfig { padding: 1, ..Default::default() };
-            let net = spiking(net.add(ws_conv2d(p / "conv1", 1, 32, 3, same)?))?;
-            let net = net.add(AvgPool2d::new(2, Default::default())?);
-            let net = spiking(net.add(ws_conv2d(p / "conv2", 32, 64, 3, same)?))?;
-            let net = net.add(AvgPool2d::new(2, Default::default())?).add(Flatten::default());
-            net.add(nn::linear(p / "readout", 64 * 7 * 7, CLASSES, Default::default()))
+            let pooled = |net: OtttSequential| -> Result<OtttSequential> {
+                dropped(spiking(net)?.add(Scale(SPIKE_SCALE)).add(AvgPool2d::new(2, Default::default())?))
+            };
+            let net = pooled(net.add(ws_conv2d(p / "conv1", 1, 32, 3, same)?))?;
+            let net = pooled(net.add(ws_conv2d(p / "conv2", 32, 64, 3, same)?))?;
+            net.add(Flatten::default()).add(nn::linear(
+                p / "readout",
+                64 * 7 * 7,
+                CLASSES,
+                Default::default(),
+            ))
         }
     })
 }

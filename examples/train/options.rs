@@ -70,7 +70,7 @@ pub struct Options {
     /// Folder for the run, new or empty, but where torchrun starts anew [default: the next free runs/NAME-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder, from its last checkpoint; all else is as it was
+    /// Go on with the run in this folder, which all processes see, from its last checkpoint; all else is as it was
     #[arg(long, value_name = "DIR", exclusive = true)]
     resume: Option<PathBuf>,
 }

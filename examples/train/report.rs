@@ -11,6 +11,9 @@ use tch::Tensor;
 use crate::options::Settings;
 use crate::{pictures, raster};
 
+const CONFIG: &str = "config.json";
+const PARTIAL_CONFIG: &str = "config.partial";
+
 /// One line of metrics.csv.
 #[derive(Serialize, Deserialize)]
 pub struct Epoch {
@@ -31,9 +34,15 @@ pub struct Report {
 impl Report {
     /// The run that goes on behind epoch `done`, or a new one.
     pub fn of(settings: &Settings, done: i64) -> Result<Self> {
-        match &settings.resumed {
-            Some(folder) => Self::open(folder.clone(), settings, done),
-            None => Self::create(settings),
+        let Some(folder) = &settings.resumed else { return Self::create(settings) };
+        match fs::read_to_string(folder.join(CONFIG)) {
+            Ok(config) if config == serde_json::to_string_pretty(settings)? => {
+                Self::open(folder.clone(), settings, done)
+            }
+            Ok(_) => {
+                bail!("{} holds a run with other options; choose another folder with --out", folder.display())
+            }
+            Err(_) => Self::create(settings),
         }
     }
 
@@ -49,7 +58,10 @@ impl Report {
         if folder.join("metrics.csv").exists() {
             bail!("{} already holds a run; choose another folder with --out", folder.display());
         }
-        if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        // Half a configuration is left where a run was killed at its start.
+        let foreign =
+            |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|e| e.file_name() != PARTIAL_CONFIG);
+        if fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(foreign)) {
             bail!("{} is not empty; choose another folder with --out", folder.display());
         }
         Self::open(folder, settings, 0)
@@ -62,8 +74,8 @@ impl Report {
         let unwritable = || format!("{} cannot be written to; choose another with --out", folder.display());
         fs::create_dir_all(&folder).with_context(unwritable)?;
         let config = serde_json::to_string_pretty(settings)?;
-        fs::write(folder.join("config.partial"), config).with_context(unwritable)?;
-        fs::rename(folder.join("config.partial"), folder.join("config.json")).with_context(unwritable)?;
+        fs::write(folder.join(PARTIAL_CONFIG), config).with_context(unwritable)?;
+        fs::rename(folder.join(PARTIAL_CONFIG), folder.join(CONFIG)).with_context(unwritable)?;
 
         let (path, partial) = (folder.join("metrics.csv"), folder.join("metrics.partial"));
         // The last line may be half of one.

@@ -8,14 +8,15 @@ use crate::module::Parameter;
 use crate::state_dict::StateDict;
 use crate::train::Optimizer;
 
-/// Errors, on every rank alike, unless all ranks have parameters of the same names, shapes, strides and kinds.
+/// Errors, on every rank alike, unless all have parameters of the same names, shapes, strides, kinds and devices.
 pub(super) fn expect_alike<'a>(
     group: &dyn Collectives,
     parameters: impl IntoIterator<Item = &'a Parameter>,
 ) -> Result<()> {
     let lines = parameters.into_iter().map(|Parameter { name, tensor }| {
+        let place = if tensor.device().is_cuda() { ", on a GPU" } else { "" };
         let kind = tensor.f_kind()?;
-        Ok(format!("{name}: {kind:?} {:?}, strides {:?}", tensor.size(), tensor.stride()))
+        Ok(format!("{name}: {kind:?} {:?}, strides {:?}{place}", tensor.size(), tensor.stride()))
     });
     let own: Vec<String> = lines.collect::<Result<_>>()?;
     let first = broadcast_text(group, &own.join("\n"), 0)?;
@@ -40,37 +41,50 @@ pub(super) fn share_values<'a>(
     parameters.into_iter().try_for_each(share)
 }
 
-/// Gives the optimizers of all ranks rank 0's state, if it can tell it.
+/// Gives the optimizers of all ranks rank 0's state; tch's optimizers, which cannot tell theirs, keep it.
+///
+/// # Errors
+/// On every rank alike, where an optimizer cannot take it.
 pub(super) fn share_state(group: &dyn Collectives, optimizer: &mut (impl Optimizer + ?Sized)) -> Result<()> {
-    let own = if group.rank() == 0 { optimizer.state().ok() } else { None };
-    let rows = own.iter().flat_map(StateDict::iter);
+    let (first, told) = (group.rank() == 0, optimizer.state().ok());
+    let own = told.as_ref().filter(|_| first);
+    let rows = own.into_iter().flat_map(StateDict::iter);
     let lines = rows.map(|(name, tensor)| Ok(format!("{:?} {:?} {name}", tensor.f_kind()?, tensor.size())));
     let lines = broadcast_text(group, &lines.collect::<Result<Vec<_>>>()?.join("\n"), 0)?;
     let mut state = StateDict::default();
     for line in lines.lines() {
         let (kind, size, name) = described(line)?;
-        let mut tensor = match own.as_ref().and_then(|own| own.get(name)) {
+        let mut tensor = match own.and_then(|own| own.get(name)) {
             Some(tensor) => tensor.f_to_device(group.device())?,
             None => Tensor::f_zeros(size, (kind, group.device()))?,
         };
         group.broadcast(&mut tensor, 0)?;
         state.insert(name, &tensor);
     }
-    let loaded = if group.rank() == 0 || state.is_empty() { Ok(()) } else { optimizer.load_state(&state) };
+    let loaded = match (state.is_empty(), told) {
+        _ if first => Ok(()),
+        (true, Some(told)) if !told.is_empty() => {
+            Err(Error::argument("the optimizer's state", "none, as on rank 0", "one"))
+        }
+        (true, _) => Ok(()),
+        (false, _) => optimizer.load_state(&state),
+    };
     let sentence = loaded.err().map(|error| format!("{error} (rank 0's, on rank {})", group.rank()));
     all_agree(group, "sharing the optimizer's state", sentence, "make the same optimizer on all ranks")
 }
 
 /// Kind, size and name from a line `Float [2, 3] name`.
 fn described(line: &str) -> Result<(Kind, Vec<i64>, &str)> {
-    let kinds = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64];
+    use Kind::{BFloat16, Bool, Double, Float, Half, Int, Int64, Int8, Uint8};
+    // Those that Gloo knows.
+    let kinds = [Float, Double, Half, BFloat16, Int64, Int, Int8, Uint8, Bool];
     let parts = line.split_once(" [").and_then(|(kind, rest)| {
         let (size, name) = rest.split_once("] ")?;
         let size = size.split(", ").filter(|dim| !dim.is_empty()).map(|dim| dim.parse().ok());
         let kind = kinds.into_iter().find(|known| format!("{known:?}") == kind)?;
         Some((kind, size.collect::<Option<_>>()?, name))
     });
-    let expected = "tensors of floating point or Int64, with names of one line";
+    let expected = "tensors of a kind that Gloo knows, with names of one line";
     parts.ok_or_else(|| Error::argument("the optimizer's state", expected, format!("{line:?}")))
 }
 

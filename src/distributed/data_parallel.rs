@@ -20,8 +20,12 @@ use crate::train::Optimizer;
 ///
 /// where rank r's gradient g_r is the mean over its n_r samples; the counts travel with the gradients. So the
 /// step is that of one process with the whole batch, as far as the loss is a mean over samples and no layer mixes
-/// them (batch normalization does, each rank by itself). All ranks get the same bits and so stay alike.
+/// them (batch normalization does, each rank by itself). All ranks get the same gradients, bit for bit, and so stay
+/// alike, on processors of one kind.
 /// A parameter that some rank has no gradient for counts as 0 there; one that no rank has stays without.
+///
+/// A loop of your own calls [`set_samples`](Optimizer::set_samples) before each batch, unless all ranks always have as
+/// many samples. Behind a step the gradients lie in memory that the next one uses again.
 ///
 /// # Cost
 /// Per step one all-reduce a dtype, of all parameters' numbers and a few more; the
@@ -70,17 +74,22 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
     /// Takes over `optimizer`, which moves parameters of `net`.
     ///
     /// Rank 0's parameters, buffers and optimizer state become those of all ranks, so that a checkpoint need be
-    /// restored on rank 0 alone. (The state of tch's optimizers cannot be read, and stays what it is.)
+    /// restored on rank 0 alone. What stays each rank's own: membranes, random generators, and the state of tch's
+    /// optimizers, which cannot be read.
     ///
     /// # Errors
-    /// On all ranks, when `net` has other parameters or buffers on one of them, or the optimizer is another: the
-    /// message names rank and parameter. When a parameter's memory is not dense.
+    /// On all ranks, when `net` has other parameters or buffers on one of them, the optimizer other parameters or
+    /// the same in another order, or it cannot take the state of rank 0's: the message names the rank. When the
+    /// optimizer has no parameter, or a parameter's memory is not dense.
     pub fn new(
         group: &'a dyn Collectives,
         net: &(impl OnlineModule + ?Sized),
         mut optimizer: O,
     ) -> Result<Self> {
         let trained = optimizer.parameters();
+        if trained.is_empty() {
+            return Err(Error::argument("DataParallel's optimizer", "one with parameters", "one with none"));
+        }
         let mut parameters = net.parameters();
         for (i, tensor) in trained.iter().enumerate() {
             expect_defined(&format!("parameter {i} of the optimizer"), tensor)?;
@@ -91,12 +100,21 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
         // Running statistics are each rank's own later on.
         let buffers = net.buffers();
         expect_alike(group, parameters.iter().chain(&buffers))?;
+        let place =
+            |tensor: &Tensor| parameters.iter().position(|p| p.tensor.data_ptr() == tensor.data_ptr());
+        let order = trained.iter().enumerate().map(|(i, tensor)| {
+            let name = place(tensor).map_or("", |place| &parameters[place].name);
+            Parameter::new(format!("number {i} of the optimizer, {name}"), tensor)
+        });
+        expect_alike(group, &order.collect::<Vec<_>>())?;
         if let Some(odd) = parameters.iter().find(|parameter| !is_dense(&parameter.tensor)) {
             let what = format!("DataParallel's parameter {}", odd.name);
             return Err(Error::shape(&what, "dense memory", &odd.tensor, "make it contiguous()"));
         }
-        share_values(group, parameters.iter().chain(&buffers))?;
-        share_state(group, &mut optimizer)?;
+        if group.world_size() > 1 {
+            share_values(group, parameters.iter().chain(&buffers))?;
+            share_state(group, &mut optimizer)?;
+        }
         let (buckets, header) = match group.world_size() {
             1 => (Vec::new(), Tensor::new()),
             _ => guarded("DataParallel", || buckets(&trained))?,
@@ -123,12 +141,13 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
     /// # Errors
     /// As [`step`](Optimizer::step).
     pub fn sit_out(&mut self, steps: i64) -> Result<()> {
-        self.samples = 0;
-        for _ in 0..steps {
+        let samples = std::mem::replace(&mut self.samples, 0);
+        let done = (0..steps).try_for_each(|_| {
             self.zero_grad()?;
-            self.step()?;
-        }
-        Ok(())
+            self.step()
+        });
+        self.samples = samples;
+        done
     }
 
     /// Errors, on all ranks, unless they hold the same bits. Costs a broadcast of all parameters.
@@ -159,7 +178,10 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
                 }
             }
         }
-        self.header.f_copy_(&Tensor::from_slice(&counts))?;
+        match counts.contains(&0.0) {
+            true => self.header.f_copy_(&Tensor::from_slice(&counts))?,
+            false => drop(self.header.f_fill_(samples)?),
+        }
         for Bucket { flat, .. } in &mut self.buckets {
             self.group.sum_alike(flat)?;
         }
@@ -234,7 +256,7 @@ fn buckets(parameters: &[Tensor]) -> Result<(Vec<Bucket>, Tensor)> {
             None => groups.push((key, vec![i])),
         }
     }
-    // Gradients begin at a multiple of a cache line.
+    // The first gradient begins at a multiple of a cache line.
     let counts = parameters.len() as i64 + 1;
     let mut front = (counts + 15) / 16 * 16;
     let mut buckets = Vec::new();

@@ -61,7 +61,7 @@ pub fn local_rank() -> Result<i64> {
     number(&variable, "LOCAL_RANK", 0, i64::from(i32::MAX))
 }
 
-/// How often the launcher has started all processes again after a failure (torchrun's `--max-restarts`).
+/// How often this machine's launcher has started its processes again after a failure (torchrun's `--max-restarts`).
 pub fn restarts() -> u64 {
     variable("TORCHELASTIC_RESTART_COUNT").and_then(|text| text.parse().ok()).unwrap_or(0)
 }

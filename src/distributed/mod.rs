@@ -2,7 +2,8 @@
 //!
 //! Each process holds the whole network and a part of each batch; before the weights move, the gradients are
 //! averaged over all. The engine is c10d, which is inside libtorch: Gloo on CPUs, NCCL on GPUs (feature `nccl`).
-//! Whoever sets `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT` can launch: torchrun, Slurm, Kubernetes, you.
+//! Whoever sets `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT` can launch: torchrun, Kubernetes' PyTorchJob, you;
+//! under Slurm, `RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID`.
 //!
 //! ```sh
 //! # one machine, two processes
@@ -55,9 +56,9 @@
 //! | OTTT's VGG, P = 9.2 M, 10 Gbit/s | 30 | 56 | 65 | 109 |
 //! | the same, 100 Gbit/s | 3.0 | 6.3 | 12 | 56 |
 //!
-//! Up to some n the bytes rule, R ≈ 2 b P / β, and adding processes costs next to nothing; behind
+//! Up to some n the bytes rule, R ≈ 2 b P / β, at most twice that of two processes; behind
 //! n ≈ b P / (α β) the 2 (n-1) messages do: 86 for the MLP at 10 Gbit/s, 1,180 for the VGG. At 1,000 processes of
-//! 100 Gbit/s R is all latency, 50 ms, for any network: OTTT_O pays it T times a sequence and stays below half its
+//! 100 Gbit/s R is nearly all latency, 50 ms, for both: OTTT_O pays it T times a sequence and stays below half its
 //! time only where a process computes a step for as long. Weights or batches must be large by then, or R be made
 //! of fewer messages: NCCL's trees need 2 log2(n) of them, 20 instead of 1,998.
 //!
@@ -67,15 +68,28 @@
 //! VGG with a batch of 8 spends 13 % (1.6 times as fast) and 3 % (1.85 times).
 //!
 //! Where the whole batch is fixed, each process's part shrinks, c(n) = c(1) / n, and the network is what counts
-//! from n ≈ c(1) / R on; where each process's part is fixed, the share above hardly grows until latency does.
+//! from n ≈ c(1) / R on; where each process's part is fixed, the share above at most doubles until latency counts.
 //!
 //! # When something breaks
 //!
 //! A process that ends, or stays away longer than the timeout, is an error on all others, which names the
-//! collective ([`Error::Distributed`](crate::Error::Distributed)). The group cannot be mended: let all end.
-//! `torchrun --max-restarts N` starts all again; load a checkpoint then ([`restarts`] tells).
+//! collective ([`Error::Distributed`](crate::Error::Distributed)); NCCL ends the process instead. The group cannot be mended: let all end.
+//! `torchrun --max-restarts N` starts all again; restore a checkpoint on rank 0 then ([`restarts`] tells).
+//! `scripts/distributed-faults` tries it all on `examples/train`, with two processes:
+//!
+//! | what happens | what comes of it |
+//! |---|---|
+//! | a random rank killed at a random moment, `--max-restarts 3`, 20 times | each time the undisturbed run's weights, bit for bit |
+//! | a rank stopped (SIGSTOP) for longer than the timeout | "all_reduce (Sum) of gradients ... failed on rank 0 of 2: a process did not come within 3 s" |
+//! | the same with `--max-restarts 1` | the undisturbed run's weights |
+//! | rank 0 absent | "joining the group failed on rank 1 of 2: nobody listened at MASTER_ADDR:MASTER_PORT 127.0.0.1:29400 within 3 s" |
+//! | rank 0 killed while others wait for the last | within a second "joining the group failed on rank 1 of 3: a process has ended" |
+//! | different networks | "comparing parameters failed on rank 0 of 2: parameter 0 is ... on rank 1, but ... on rank 0" |
+//! | a stranger sends garbage to all ports | the undisturbed run's weights |
+//! | the cable between two hosts pulled | "all_reduce (Sum) of gradients ... did not come within 3 s" |
+//!
 //! The collectives of [`Collectives`] compare what all call first. The averaging of gradients does not, to be
-//! fast: parameters were compared at the start, but a process that makes more steps than the others meets another
+//! fast: parameters and their order were compared at the start, but a process that makes more steps than the others meets another
 //! collective's bytes, and Gloo then fails, or ends the process where sizes differ.
 
 mod agreement;

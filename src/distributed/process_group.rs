@@ -74,7 +74,9 @@ impl ProcessGroup {
     }
 
     fn join(launch: Launch, timeout: Duration, gpu: Option<usize>) -> Result<Self> {
-        let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        // Longer is for ever.
+        let timeout = timeout.min(Duration::from_secs(365 * 24 * 3600));
+        let timeout_ms = timeout.as_millis() as i64;
         if timeout_ms == 0 {
             return Err(Error::argument("the timeout", "at least a millisecond", format!("{timeout:?}")));
         }
@@ -272,7 +274,8 @@ fn meet(launch: &Launch, timeout: Duration) -> Result<(SocketAddr, String, Optio
         let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let mut why = "no address".to_owned();
         for &address in &addresses {
-            match TcpStream::connect_timeout(&address, left) {
+            // Where one address leads nowhere, another may.
+            match TcpStream::connect_timeout(&address, left.min(Duration::from_secs(5))) {
                 Ok(stream) => {
                     let own = stream.local_addr().map_err(|error| error.to_string())?;
                     return Ok((address, own.ip().to_string(), None));

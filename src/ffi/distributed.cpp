@@ -43,8 +43,8 @@ c10::intrusive_ptr<c10d::Backend> over_gloo(const c10::intrusive_ptr<c10d::Store
   const auto seed = c10::make_intrusive<Seed>(c10::make_intrusive<c10d::HashStore>(), 0, 1, options);
   auto group = seed->merge(store, options, at.rank, at.size);
   const auto allocated = malloc_usable_size(group.get());
-  // An allocator rounds up, to 16 bytes or a little more.
-  TORCH_CHECK(sizeof(ProcessGroupGloo) <= allocated && allocated < sizeof(ProcessGroupGloo) + 64,
+  // An allocator rounds up: glibc's to 16 bytes, others by up to a quarter.
+  TORCH_CHECK(sizeof(ProcessGroupGloo) <= allocated && allocated < sizeof(ProcessGroupGloo) * 5 / 4 + 64,
               "this libtorch's process group takes ", allocated, " bytes, but its headers say ",
               sizeof(ProcessGroupGloo), "; do library and headers belong together?");
   return group;

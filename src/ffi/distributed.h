@@ -28,7 +28,8 @@ typedef struct SpiketraceMeeting {
 char* spiketrace_group_join(const SpiketraceMeeting* at, SpiketraceGroup** out);
 void spiketrace_group_free(SpiketraceGroup* group);
 
-// On dense memory, in place; `op` is a c10d::ReduceOp. They return when it is done.
+// On dense memory, in place; `op` is a c10d::ReduceOp. Gloo's return when it is done; NCCL's when it stands in the
+// GPU's current stream, which all that uses the tensor later is behind.
 char* spiketrace_all_reduce(SpiketraceGroup* group, const at::Tensor* tensor, uint8_t op);
 char* spiketrace_broadcast(SpiketraceGroup* group, const at::Tensor* tensor, int32_t root);
 char* spiketrace_barrier(SpiketraceGroup* group);

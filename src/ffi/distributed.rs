@@ -61,7 +61,8 @@ impl Group {
 
     /// Reduces dense `tensor` over all processes by c10d's operation number `op`, in place.
     pub(crate) fn all_reduce(&self, tensor: &Tensor, op: u8) -> Result<()> {
-        // SAFETY: the group is alive, the tensor lives until the call returns, which waits for the end.
+        // SAFETY: the group is alive, the tensor lives until the call returns. Gloo is done then; NCCL's work stands in
+        // the stream that later uses of the memory are behind.
         check(unsafe { spiketrace_all_reduce(self.0, tensor.as_ptr(), op) })
     }
 

@@ -2,7 +2,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::optimizer::{expect_names, expect_parameters, forget_grads, groups, lr_of, Optimizer};
+use super::optimizer::{
+    expect_names, expect_parameters, forget_grads, groups, laid_out_as, lr_of, Optimizer,
+};
 use crate::error::{expect_like, Error, Result};
 use crate::ffi::{fused_adam, AdamOptions};
 use crate::state_dict::StateDict;
@@ -134,13 +136,14 @@ impl Adam {
                 expect_like(&format!("{name} of state {i}"), new, "what it replaces", own)?;
             }
         }
-        let copy = |tensor: &Tensor| tensor.detach().copy();
-        let copies = states.iter().map(|state| AdamState {
-            step: copy(&state.step),
-            exp_avg: copy(&state.exp_avg),
-            exp_avg_sq: copy(&state.exp_avg_sq),
+        let copies = states.iter().zip(&self.states).map(|(new, own)| {
+            Ok(AdamState {
+                step: laid_out_as(&own.step, &new.step)?,
+                exp_avg: laid_out_as(&own.exp_avg, &new.exp_avg)?,
+                exp_avg_sq: laid_out_as(&own.exp_avg_sq, &new.exp_avg_sq)?,
+            })
         });
-        self.states = copies.collect();
+        self.states = copies.collect::<Result<_>>()?;
         Ok(())
     }
 }

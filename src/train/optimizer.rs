@@ -111,6 +111,13 @@ pub(super) fn expect_names(
     Ok(())
 }
 
+/// A copy of `values` with the strides of `own`: fused optimizers go through both side by side, by address.
+pub(super) fn laid_out_as(own: &Tensor, values: &Tensor) -> Result<Tensor> {
+    let mut copy = own.f_detach()?.f_zeros_like()?;
+    copy.f_copy_(&values.f_detach()?)?;
+    Ok(copy)
+}
+
 /// Leaves the parameters without gradients.
 pub(super) fn forget_grads(parameters: &[Tensor]) {
     parameters.iter().for_each(forget_grad);

@@ -2,7 +2,9 @@
 
 use tch::Tensor;
 
-use super::optimizer::{expect_names, expect_parameters, forget_grads, groups, lr_of, Optimizer};
+use super::optimizer::{
+    expect_names, expect_parameters, forget_grads, groups, laid_out_as, lr_of, Optimizer,
+};
 use crate::error::{expect_like, Error, Result};
 use crate::ffi::{fused_sgd, SgdOptions};
 use crate::state_dict::StateDict;
@@ -111,7 +113,10 @@ impl Sgd {
                 expect_like(&format!("momentum buffer {i}"), buffer, "its parameter", parameter)?;
             }
         }
-        self.buffers = buffers.iter().map(|buffer| buffer.as_ref().map(|b| b.detach().copy())).collect();
+        let own = |(buffer, parameter): (&Option<Tensor>, &Tensor)| {
+            buffer.as_ref().map(|buffer| laid_out_as(parameter, buffer)).transpose()
+        };
+        self.buffers = buffers.iter().zip(&self.parameters).map(own).collect::<Result<_>>()?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use spiketrace::train::{
     ottt_online_training, repeat_over_time, Adam, AdamConfig, Checkpoint, Optimizer, OtttLoss, Sgd,
     SgdConfig, Update,
 };
-use spiketrace::{OnlineModule, OtttLifNode, OtttSequential};
+use spiketrace::{OnlineModule, OtttLifNode, OtttSequential, StateDict};
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -128,6 +128,36 @@ fn a_checkpoint_that_does_not_fit_changes_nothing(#[case] kept: Sort, #[case] wo
     let text = checkpoint.restore(&mut wide_net, &mut *own).unwrap_err().to_string();
     assert!(text.contains("does not fit the model"), "{text}");
     assert_eq!(bits(&mut wide_net, &*own), before);
+}
+
+/// Files and other processes hand on values, not strides; libtorch's fused optimizers go by address.
+#[rstest]
+fn an_optimizers_state_is_laid_out_as_its_parameters(#[values(Sort::Momentum, Sort::Adam)] sort: Sort) {
+    let values = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([2, 3, 4]);
+    let weight = || {
+        let vs = VarStore::new(Device::Cpu);
+        let permuted = values.permute([2, 0, 1]).contiguous().permute([1, 2, 0]);
+        let _ = vs.root().add("0", permuted.set_requires_grad(true), true);
+        vs
+    };
+    let step = |vs: &VarStore, own: &mut dyn Optimizer| {
+        own.zero_grad().unwrap();
+        let weight = &vs.trainable_variables()[0];
+        (weight * weight * &values).sum(Kind::Float).backward();
+        own.step().unwrap();
+        weight.detach().copy()
+    };
+    let vs = weight();
+    let mut own = optimizer(&vs, sort);
+    let _ = step(&vs, &mut *own);
+    let copied = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.contiguous().copy());
+    let state: StateDict = own.state().unwrap().iter().map(copied).collect();
+    let other = weight();
+    let mut restored = optimizer(&other, sort);
+    restored.load_state(&state).unwrap();
+    tch::no_grad(|| other.trainable_variables()[0].copy_(&vs.trainable_variables()[0]));
+    assert_ne!(vs.trainable_variables()[0].stride(), [12, 4, 1]);
+    assert_eq!(step(&other, &mut *restored), step(&vs, &mut *own));
 }
 
 #[test]

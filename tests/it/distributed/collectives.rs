@@ -110,6 +110,18 @@ pub fn gradients(group: &dyn Collectives) -> Result<()> {
     // Nobody has samples.
     let error = optimizer.sit_out(1).unwrap_err().to_string();
     assert!(error.starts_with("the count of samples in a step is 0"), "{error}");
+    // Rank 1 sits out, and has as many samples as before in the step behind.
+    let expected = [3.0, 1.5];
+    for (step, expected) in expected.into_iter().enumerate() {
+        if (rank, step) == (1, 0) {
+            optimizer.sit_out(1)?;
+        } else {
+            optimizer.zero_grad()?;
+            (parameters[0].sum(Kind::Float) * if rank == 0 { 3.0 } else { -3.0 }).backward();
+            optimizer.step()?;
+        }
+        assert_eq!(parameters[0].grad().mean(Kind::Float).double_value(&[]), expected, "step {step}");
+    }
     // Something else changed a weight.
     if rank == 1 {
         let _ = tch::no_grad(|| parameters[3].narrow(0, 0, 1).fill_(7.0));

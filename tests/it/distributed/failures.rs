@@ -4,12 +4,12 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use spiketrace::distributed::{Collectives, DataParallel, ReduceOp};
 use spiketrace::train::{Optimizer, Sgd, SgdConfig};
-use spiketrace::{OtttSequential, Result};
+use spiketrace::{OnlineModule, OtttSequential, Result};
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -22,6 +22,7 @@ pub fn job(name: &str, argument: &str, folder: &Path) -> Result<()> {
     match name {
         "join" => spiketrace::distributed::ProcessGroup::from_env(Duration::from_secs(1)).map(drop),
         "model" => model(argument),
+        "order" => order(argument),
         "calls" => calls(argument),
         "steps" => steps(argument.parse().unwrap(), folder),
         _ => panic!("no job {name}"),
@@ -30,6 +31,21 @@ pub fn job(name: &str, argument: &str, folder: &Path) -> Result<()> {
 
 fn linear(p: nn::Path, inputs: i64, outputs: i64) -> OtttSequential {
     OtttSequential::new().add(nn::linear(p, inputs, outputs, Default::default()))
+}
+
+/// Rank 0's optimizer takes the parameters as they come.
+fn order(others: &str) -> Result<()> {
+    let group = group(20.0);
+    let vs = VarStore::new(Device::Cpu);
+    let net = linear(vs.root(), 3, 3).add(nn::linear(vs.root() / 1, 3, 3, Default::default()));
+    let mut parameters: Vec<Tensor> = net.parameters().into_iter().map(|p| p.tensor).collect();
+    match (group.rank(), others) {
+        (0, _) => {}
+        (_, "order") => parameters.swap(0, 2),
+        (_, "fewer") => drop(parameters.pop()),
+        _ => panic!("{others}"),
+    }
+    DataParallel::new(&group, &net, Sgd::new(&parameters, SgdConfig::default())?).map(drop)
 }
 
 /// Rank 0 has a network of its own.
@@ -156,6 +172,17 @@ fn ranks_with_different_models_are_told_where_they_differ(#[case] others: &str, 
 }
 
 #[rstest]
+#[case("order", "number 0 of the optimizer, 1.weight: Float [3, 3]")]
+#[case("fewer", "is nothing on rank 1, but number 3 of the optimizer, 1.bias: Float [3]")]
+fn ranks_whose_optimizers_differ_are_told_where(#[case] others: &str, #[case] message: &str) {
+    let (endings, _) = Processes::start(2, &format!("order {others}")).endings();
+    for (rank, ending) in endings.iter().enumerate() {
+        let start = format!("error: comparing parameters failed on rank {rank} of 2: ");
+        assert!(ending.text.contains(&start) && ending.text.contains(message), "{endings:#?}");
+    }
+}
+
+#[rstest]
 fn ranks_that_call_different_things_are_told_so_and_cannot_go_on(
     #[values("size", "kind", "op", "broadcast", "barrier")] others: &str,
 ) {
@@ -208,15 +235,19 @@ fn a_process_that_makes_more_steps_than_the_others_gets_an_error() {
         }
     });
     let (endings, _) = processes.endings();
-    assert!(endings.iter().any(|ending| !ending.good), "{endings:#?}");
+    // Its bytes meet those of the others' comparison: an error on one of them, or Gloo ends a process.
+    let told = |text: &str| text.contains("of gradients") || text.contains("broadcast from rank 0");
+    let bad: Vec<_> = endings.iter().filter(|ending| !ending.good).collect();
+    assert!(bad.iter().any(|ending| told(&ending.text)), "{endings:#?}");
 }
 
 #[test]
 fn a_stranger_at_the_stores_port_changes_nothing() {
     let processes = Processes::start(2, "steps 3000");
     // From the first moment on.
-    let mut sent = 0;
+    let (mut sent, start) = (0, Instant::now());
     while sent < 200 {
+        assert!(start.elapsed() < Duration::from_secs(60), "only {sent} messages reached the store");
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", processes.port)) else { continue };
         let garbage: Vec<u8> = (0..997usize).map(|i| (i * 131 + sent * 7919) as u8).collect();
         let requests: [&[u8]; 4] = [b"GET / HTTP/1.1\r\n\r\n", &[0; 64], &[0xff; 4096], &garbage];
