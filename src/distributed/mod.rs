@@ -86,6 +86,7 @@
 //! | rank 0 killed while others wait for the last | within a second "joining the group failed on rank 1 of 3: a process has ended" |
 //! | different networks | "comparing parameters failed on rank 0 of 2: parameter 0 is ... on rank 1, but ... on rank 0" |
 //! | a stranger sends garbage to all ports | the undisturbed run's weights |
+//! | a rank killed on one of two hosts, `--max-restarts 3` | the undisturbed run's weights |
 //! | the cable between two hosts pulled | "all_reduce (Sum) of gradients ... did not come within 3 s" |
 //!
 //! The collectives of [`Collectives`] compare what all call first. The averaging of gradients does not, to be
