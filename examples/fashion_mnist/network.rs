@@ -9,10 +9,9 @@ use tch::nn::{self, Init, Path};
 
 use crate::options::{Method, Preset, Settings};
 
-/// What the OTTT networks multiply spikes by, so that standardized layers keep their scale.
+/// What the OTTT networks multiply spikes by, so that standardized layers keep their scale. A readout, which is not
+/// standardized, learns worse with it.
 const SPIKE_SCALE: f64 = 2.74;
-/// One over the deviation of a pixel. Standardized weights do not see the mean.
-const PIXEL_SCALE: f64 = 2.83;
 const CLASSES: i64 = 10;
 
 pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
@@ -31,7 +30,7 @@ pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
     let dropped = |net: OtttSequential| -> Result<OtttSequential> {
         Ok(if settings.dropout > 0.0 { net.add(Dropout::new(settings.dropout)?) } else { net })
     };
-    let net = OtttSequential::new().add(Scale(PIXEL_SCALE));
+    let net = OtttSequential::new();
     Ok(match settings.preset {
         Preset::R400 => {
             // Starts at zero, as the feedback of the paper's VGG-F.
@@ -52,11 +51,12 @@ pub fn build(p: &Path, settings: &Settings) -> Result<OtttSequential> {
             let pooled = |net: OtttSequential| -> Result<OtttSequential> {
                 dropped(spiking(net)?.add(Scale(SPIKE_SCALE)).add(AvgPool2d::new(2, Default::default())?))
             };
-            let net = pooled(net.add(ws_conv2d(p / "conv1", 1, 32, 3, same)?))?;
-            let net = pooled(net.add(ws_conv2d(p / "conv2", 32, 64, 3, same)?))?;
+            let net = pooled(net.add(ws_conv2d(p / "conv1", 1, 16, 3, same)?))?;
+            let net = pooled(net.add(ws_conv2d(p / "conv2", 16, 64, 3, same)?))?;
+            let net = dropped(spiking(net.add(ws_conv2d(p / "conv3", 64, 128, 3, same)?))?)?;
             net.add(Flatten::default()).add(nn::linear(
                 p / "readout",
-                64 * 7 * 7,
+                128 * 7 * 7,
                 CLASSES,
                 Default::default(),
             ))

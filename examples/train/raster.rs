@@ -118,11 +118,13 @@ fn draw_image(area: &Area, image: &Tensor) -> Result<()> {
     let size = image.size();
     let (height, width) = (size[2], size[3]);
     let area = area.titled("the image", (FONT, 19))?;
+    // From its lowest to its highest pixel, whatever their scale.
+    let (low, high) = (image.min().double_value(&[]), image.max().double_value(&[]));
     let side = 200 / height.max(width).max(1) as i32;
     let left = (area.dim_in_pixel().0 as i32 - side * width as i32) / 2;
     for y in 0..height {
         for x in 0..width {
-            let ink = image.double_value(&[0, 0, y, x]).clamp(0.0, 1.0);
+            let ink = (image.double_value(&[0, 0, y, x]) - low) / (high - low).max(1e-6);
             let grey = (255.0 * (1.0 - ink)) as u8;
             let (x, y) = (left + side * x as i32, 5 + side * y as i32);
             let color = RGBColor(grey, grey, grey).filled();

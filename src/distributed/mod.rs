@@ -62,10 +62,16 @@
 //! time only where a process computes a step for as long. Weights or batches must be large by then, or R be made
 //! of fewer messages: NCCL's trees need 2 log2(n) of them, 20 instead of 1,998.
 //!
-//! Gloo between two processes on one machine of 2 cores (`scripts/bench-distributed`; PyTorch's own takes as long):
-//! 0.26 ms for two numbers, 2.7 ms for the MLP's, 24 ms for the VGG's. With a batch of 64 a process, OTTT_O spends
-//! half the MLP's time so and two processes are slower than one; OTTT_A a quarter (1.3 times as fast as one). The
-//! VGG with a batch of 8 spends 13 % (1.6 times as fast) and 3 % (1.85 times).
+//! Measured on one machine of 2 cores, one thread a process, Gloo over the loopback interface
+//! (`scripts/bench-distributed`), two processes against one:
+//!
+//! | | speed | share of time in all-reduce |
+//! |---|---|---|
+//! | MLP, batch 64 a process, OTTT_O | 0.61 | 55 % |
+//! | the same, OTTT_A | 1.27 | 25 % |
+//! | VGG, batch 8 a process, OTTT_O | 1.56 | 13 % |
+//! | the same, OTTT_A | 1.84 | 2.5 % |
+//! | the same, 6 steps a pass | 1.86 | 3.7 % |
 //!
 //! Where the whole batch is fixed, each process's part shrinks, c(n) = c(1) / n, and the network is what counts
 //! from n ≈ c(1) / R on; where each process's part is fixed, the share above at most doubles until latency counts.
