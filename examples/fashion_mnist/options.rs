@@ -27,9 +27,9 @@ pub struct Options {
     /// Runs of each method, each from its seed: 1,2,3
     #[arg(long, value_delimiter = ',', default_value = "1")]
     seeds: Vec<i64>,
-    /// Passes over the images
-    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
-    epochs: u64,
+    /// Passes over the images [default: 100; conv: 12]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: Option<u64>,
     /// Time steps an image is shown
     #[arg(long, value_name = "T", default_value = "5", value_parser = clap::value_parser!(i64).range(1..))]
     time_steps: i64,
@@ -40,7 +40,7 @@ pub struct Options {
     #[arg(long, default_value = "128", value_parser = clap::value_parser!(i64).range(1..))]
     batch: i64,
     /// The highest learning rate; it falls to 0 by a cosine. With --stream it stays, in proportion to the batch
-    #[arg(long, default_value = "0.1", allow_negative_numbers = true, value_parser = positive)]
+    #[arg(long, default_value = "0.05", allow_negative_numbers = true, value_parser = positive)]
     lr: f64,
     /// Epochs in which the learning rate rises
     #[arg(long, default_value = "0", value_parser = from_0)]
@@ -51,7 +51,7 @@ pub struct Options {
     /// Pull of the weights towards 0 [default: 1e-4 for ottt-o and ndot-o, 5e-4 else; --stream: 0]
     #[arg(long, value_parser = from_0)]
     weight_decay: Option<f64>,
-    /// Share of spikes dropped [default: 0.2; --stream: 0]
+    /// Share of spikes dropped [default: 0.2; conv: 0.1; --stream: 0]
     #[arg(long, value_parser = share)]
     dropout: Option<f64>,
     /// Share of the mean square error in the loss
@@ -161,11 +161,13 @@ pub struct Plan {
 
 impl Options {
     pub fn resolve(self) -> Result<Plan> {
-        ensure!(self.warm_up < self.epochs as f64, "--warm-up must be below --epochs, {}", self.epochs);
+        let conv = self.preset == Preset::Conv;
+        let epochs = self.epochs.unwrap_or(if conv { 12 } else { 100 });
+        ensure!(self.warm_up < epochs as f64, "--warm-up must be below --epochs, {epochs}");
         let settings = |&method: &Method| Settings {
             preset: self.preset,
             method,
-            epochs: self.epochs,
+            epochs,
             time_steps: self.time_steps,
             k: self.k.min(self.time_steps),
             batch: self.batch,
@@ -177,7 +179,11 @@ impl Options {
                 method if method.is_online() => 1e-4,
                 _ => 5e-4,
             }),
-            dropout: self.dropout.unwrap_or(if self.stream { 0.0 } else { 0.2 }),
+            dropout: self.dropout.unwrap_or(match (self.stream, conv) {
+                (true, _) => 0.0,
+                (false, true) => 0.1,
+                (false, false) => 0.2,
+            }),
             lambda: self.lambda,
             augment: self.augment,
             threads: self.threads,
