@@ -209,17 +209,18 @@ impl Plan {
     /// there each pixel has the same mean.
     pub fn data(&self) -> Result<Dataset> {
         let mut data = fashion_mnist(self.data_dir.as_deref())?;
-        let (mean, deviation) = match self.stream {
-            true => (Tensor::from(STREAM_MEAN), STREAM_DEVIATION),
-            false => {
-                let mean = data.train_images.f_mean_dim(0i64, true, Kind::Float)?;
-                let deviation = (&data.train_images - &mean).f_std(true)?.f_double_value(&[])?;
-                (mean, deviation)
-            }
+        // In place: the images are most of the memory.
+        let (train, test) = (&mut data.train_images, &mut data.test_images);
+        let mean = match self.stream {
+            true => Tensor::from(STREAM_MEAN),
+            false => train.f_mean_dim(0i64, true, Kind::Float)?,
         };
-        for images in [&mut data.train_images, &mut data.test_images] {
-            *images = images.f_sub(&mean)?.f_div_scalar(deviation)?;
-        }
+        let _ = (train.f_sub_(&mean)?, test.f_sub_(&mean)?);
+        let deviation = match self.stream {
+            true => STREAM_DEVIATION,
+            false => train.f_std(true)?.f_double_value(&[])?,
+        };
+        let _ = (train.f_div_scalar_(deviation)?, test.f_div_scalar_(deviation)?);
         if let Some(images) = self.images {
             let count = images.min(data.train_images.size()[0]);
             data.train_images = data.train_images.narrow(0, 0, count);

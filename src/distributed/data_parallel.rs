@@ -90,34 +90,33 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
         if trained.is_empty() {
             return Err(Error::argument("DataParallel's optimizer", "one with parameters", "one with none"));
         }
-        let mut parameters = net.parameters();
+        let (mut parameters, mut order) = (net.parameters(), Vec::new());
         for (i, tensor) in trained.iter().enumerate() {
-            expect_defined(&format!("parameter {i} of the optimizer"), tensor)?;
-            if !parameters.iter().any(|known| known.tensor.data_ptr() == tensor.data_ptr()) {
-                parameters.push(Parameter::new(format!("parameter {i} of the optimizer"), tensor));
+            let name = format!("parameter {i} of the optimizer");
+            expect_defined(&name, tensor)?;
+            let known = parameters.iter().position(|known| known.tensor.data_ptr() == tensor.data_ptr());
+            let place = known.unwrap_or(parameters.len());
+            if known.is_none() {
+                parameters.push(Parameter::new(name, tensor));
             }
+            let name = format!("number {i} of the optimizer, {}", parameters[place].name);
+            order.push(Parameter::new(name, tensor));
         }
         // Running statistics are each rank's own later on.
         let buffers = net.buffers();
         expect_alike(group, parameters.iter().chain(&buffers))?;
-        let place =
-            |tensor: &Tensor| parameters.iter().position(|p| p.tensor.data_ptr() == tensor.data_ptr());
-        let order = trained.iter().enumerate().map(|(i, tensor)| {
-            let name = place(tensor).map_or("", |place| &parameters[place].name);
-            Parameter::new(format!("number {i} of the optimizer, {name}"), tensor)
-        });
-        expect_alike(group, &order.collect::<Vec<_>>())?;
+        expect_alike(group, &order)?;
         if let Some(odd) = parameters.iter().find(|parameter| !is_dense(&parameter.tensor)) {
             let what = format!("DataParallel's parameter {}", odd.name);
             return Err(Error::shape(&what, "dense memory", &odd.tensor, "make it contiguous()"));
         }
-        if group.world_size() > 1 {
-            share_values(group, parameters.iter().chain(&buffers))?;
-            share_state(group, &mut optimizer)?;
-        }
         let (buckets, header) = match group.world_size() {
             1 => (Vec::new(), Tensor::new()),
-            _ => guarded("DataParallel", || buckets(&trained))?,
+            _ => {
+                share_values(group, parameters.iter().chain(&buffers))?;
+                share_state(group, &mut optimizer)?;
+                guarded("DataParallel", || buckets(&trained))?
+            }
         };
         Ok(Self { group, optimizer, parameters, trained, buckets, header, samples: 1 })
     }
@@ -178,7 +177,8 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
                 }
             }
         }
-        match counts.contains(&0.0) {
+        let missing = counts.contains(&0.0);
+        match missing {
             true => self.header.f_copy_(&Tensor::from_slice(&counts))?,
             false => drop(self.header.f_fill_(samples)?),
         }
@@ -186,7 +186,7 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
             self.group.sum_alike(flat)?;
         }
         // Looked at only where it matters: on a GPU the host would wait.
-        if counts.contains(&0.0) {
+        if missing {
             counts = Vec::try_from(&self.header.f_to_kind(Kind::Double)?)?;
             if counts[0] == 0.0 {
                 let expected = "at least one over all ranks";

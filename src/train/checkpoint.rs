@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};
 
-use super::optimizer::Optimizer;
+use super::optimizer::{laid_out_as, Optimizer};
 use crate::error::{Error, Result};
 use crate::ffi::bytes;
 use crate::module::OnlineModule;
@@ -252,9 +252,7 @@ const MEMORY: &str = "memory.";
 const RANDOM: &str = "random.";
 
 fn copy(tensor: &Tensor) -> Result<Tensor> {
-    let mut copy = tensor.f_detach()?.f_empty_like()?;
-    copy.f_copy_(&tensor.f_detach()?)?;
-    Ok(copy)
+    laid_out_as(tensor, tensor)
 }
 
 fn device_name(device: Device) -> String {

@@ -113,7 +113,7 @@ pub(super) fn expect_names(
 
 /// A copy of `values` with the strides of `own`: fused optimizers go through both side by side, by address.
 pub(super) fn laid_out_as(own: &Tensor, values: &Tensor) -> Result<Tensor> {
-    let mut copy = own.f_detach()?.f_zeros_like()?;
+    let mut copy = own.f_detach()?.f_empty_like()?;
     copy.f_copy_(&values.f_detach()?)?;
     Ok(copy)
 }
