@@ -35,7 +35,8 @@ impl Default for MonitorConfig {
 /// | `v_mean`, `v_std`, `v_min`, `v_max` | of the potentials behind each step (with K steps a pass, behind each pass) |
 ///
 /// and of each parameter `grad_norm`, the Euclidean norm of the gradient that is there afterwards. A layer is called
-/// by its path, `1.block.0`, as a parameter is.
+/// by its path, `1.block.0`, as a parameter is. Where one path has several, neurons inside a module of your own or
+/// inputs of another size, the second is `1.block.0#2`.
 ///
 /// # Cost
 /// None unless a call is recorded. In a recorded step three passes over the output of each layer of neurons; over a
@@ -118,8 +119,8 @@ impl Monitor {
             self.records.push(Record { call, name: name.into(), quantity, value })
         };
         for layer in layers {
-            let numbers = layer.numbers()?;
-            numbers.into_iter().for_each(|(quantity, value)| add(&layer.path, quantity, value));
+            let (name, numbers) = (layer.name(), layer.numbers()?);
+            numbers.into_iter().for_each(|(quantity, value)| add(&name, quantity, value));
         }
         for p in net.parameters() {
             let grad = p.tensor.f_grad().map_err(Error::from)?;
@@ -168,9 +169,11 @@ struct Watch {
     layers: Vec<Layer>,
 }
 
-/// A layer of neurons.
+/// A layer of neurons, and one size of input.
 struct Layer {
     path: String,
+    /// Which of those at its path it is, from 1.
+    ordinal: usize,
     /// Tells neurons at one path apart.
     node: usize,
     /// Spikes of each neuron, summed over samples and steps.
@@ -203,10 +206,10 @@ fn recorded<T>(body: impl FnOnce() -> T) -> (T, Vec<Layer>) {
 }
 
 /// Runs `body`, a module's step, as the part `part` of what is around it.
-pub(crate) fn within<T>(part: impl ToString, body: impl FnOnce() -> T) -> T {
+pub(crate) fn within<T>(part: &str, body: impl FnOnce() -> T) -> T {
     let entered = WATCH.with_borrow_mut(|watch| {
         watch.as_mut().map(|watch| {
-            watch.path.push(part.to_string());
+            watch.path.push(part.to_owned());
             watch.path.len()
         })
     });
@@ -235,13 +238,22 @@ impl Watch {
     fn note(&mut self, node: usize, spike: &Tensor, scale: f64, v: Option<&Tensor>) -> Result<()> {
         let Some(v) = v.filter(|v| v.dim() > 0) else { return Ok(()) };
         let _no_grad = tch::no_grad_guard();
-        let spikes = spike.f_sum_dim_intlist(0i64, false, None::<Kind>)?.f_div_scalar(scale)?;
+        // Sums in half precision would not count beyond a few hundred.
+        let kind = match v.f_kind()? {
+            Kind::Double => Kind::Double,
+            _ => Kind::Float,
+        };
+        let v = v.f_to_kind(kind)?;
+        let spikes = spike.f_sum_dim_intlist(0i64, false, kind)?.f_div_scalar(scale)?;
         let (var, mean) = v.f_var_mean(false)?;
         let square = mean.f_square()?.f_add(&var)?;
         let (least, most) = v.f_aminmax(None, false)?;
         let path = self.path.join(".");
-        let seen = self.layers.iter_mut().find(|layer| layer.node == node && layer.path == path);
-        match seen {
+        let ordinal = 1 + self.layers.iter().filter(|layer| layer.path == path).count();
+        let same = |layer: &&mut Layer| {
+            (layer.node, &layer.path, layer.spikes.size()) == (node, &path, spikes.size())
+        };
+        match self.layers.iter_mut().find(same) {
             Some(layer) => {
                 layer.spikes = layer.spikes.f_add(&spikes)?;
                 layer.mean = layer.mean.f_add(&mean)?;
@@ -253,7 +265,19 @@ impl Watch {
             }
             None => {
                 let chances = spike.size()[0];
-                self.layers.push(Layer { path, node, spikes, chances, mean, square, least, most, looks: 1 });
+                let looks = 1;
+                self.layers.push(Layer {
+                    path,
+                    ordinal,
+                    node,
+                    spikes,
+                    chances,
+                    mean,
+                    square,
+                    least,
+                    most,
+                    looks,
+                });
             }
         }
         Ok(())
@@ -261,6 +285,13 @@ impl Watch {
 }
 
 impl Layer {
+    fn name(&self) -> String {
+        match self.ordinal {
+            1 => self.path.clone(),
+            ordinal => format!("{}#{ordinal}", self.path),
+        }
+    }
+
     fn numbers(&self) -> Result<[(&'static str, f64); 7]> {
         let share = |of: Tensor| number(&of.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?);
         let chances = self.chances as f64;

@@ -91,13 +91,9 @@ impl Feedback {
         };
         let back = step("connection", &mut *self.connection, &before, train)?.into_value();
         if back.size() != x.size() {
-            let fix = "it is added to the input of the block";
-            return Err(Error::shape(
-                "Feedback's connection gives what",
-                format!("{:?}", x.size()),
-                &back,
-                fix,
-            ));
+            let (what, expected) = ("what Feedback's connection gives", format!("{:?}", x.size()));
+            let fix = "it is added to the block's input; call reset() before inputs of another size";
+            return Err(Error::shape(what, expected, &back, fix));
         }
         Ok(Some(back))
     }

@@ -142,7 +142,7 @@ impl OtttSequential {
                 next.filter(|_| inspect.is_none() && module.takes_scale() && fast_paths().fused_neuron);
             signal = guarded("step", || {
                 let signal = arranged(&signal, module.layout())?;
-                within(i, || match (scale, time_steps) {
+                within(&self.names[i], || match (scale, time_steps) {
                     (Some(scale), _) => module.scaled_steps(&signal, time_steps, train, scale),
                     (None, 1) => module.step(&signal, train),
                     (None, _) => module.steps(&signal, time_steps, train),

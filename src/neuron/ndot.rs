@@ -16,10 +16,11 @@ pub type NdotLifConfig = OtttLifConfig;
 ///
 /// OTTT fades its trace by the constant λ = 1 - 1/tau, the leak. NDOT fades it by how the neuron's own potential u
 /// moves, e_t = u'_{t+1} / u'_t. What is left of u_t without its input is λ v_{t-1}, where v is the potential behind
-/// the reset; so this is a ratio of successive potentials, taken within ±λ.
+/// the reset, counted from rest (v_reset, or 0 where the reset is soft); so this is a ratio of successive potentials,
+/// taken within ±λ.
 ///
 /// ```text
-/// e_t = clamp(v_t / v_{t-1}, -λ, λ)        (λ where v_{t-1} is 0, and at the first step)
+/// e_t = clamp(v_t / v_{t-1}, -λ, λ)        (λ where v_{t-1} is at rest, and at the first step)
 /// a_t = e_{t-1} a_{t-1} + s_t              (training only, no gradient; a_1 = s_1)
 /// ```
 ///
@@ -30,7 +31,8 @@ pub type NdotLifConfig = OtttLifConfig;
 /// Three tensors of state, v, a and e; six passes over memory beside the neuron's own for the trace.
 ///
 /// # Source
-/// Jiang et al., *NDOT: Neuronal Dynamics-based Online Training for Spiking Neural Networks*, ICML 2024.
+/// Jiang et al., *NDOT: Neuronal Dynamics-based Online Training for Spiking Neural Networks*, ICML 2024. Where there is
+/// no ratio their code, too, takes λ.
 ///
 /// ```
 /// use spiketrace::{NdotLifNode, OnlineModule};
@@ -87,7 +89,12 @@ impl NdotLifNode {
     fn next_fading(&self, before: Option<&Tensor>, v: &Tensor) -> Result<Tensor> {
         let most = 1.0 - 1.0 / self.lif.tau;
         let Some(before) = before else { return Ok(v.f_full_like(most)?) };
-        let mut ratio = v.f_div(before)?.f_clamp(-most, most)?;
+        let above_rest = |v: &Tensor| match self.lif.v_reset {
+            Some(v_reset) if v_reset != 0.0 => v.f_sub_scalar(v_reset),
+            _ => Ok(v.shallow_clone()),
+        };
+        let (v, before) = (above_rest(v)?, above_rest(before)?);
+        let mut ratio = v.f_div(&before)?.f_clamp(-most, most)?;
         let _ = ratio.f_masked_fill_(&before.f_eq(0.0)?, most)?;
         Ok(ratio)
     }

@@ -3,13 +3,13 @@
 use rstest::rstest;
 use spiketrace::surrogate::{spike, Sigmoid};
 use spiketrace::train::{
-    bptt_training, evaluate, ottt_online_training, repeat_over_time, OtttTrainingConfig, Sgd, SgdConfig,
-    Update,
+    bptt_training, evaluate, ottt_online_training, repeat_over_time, sltt_k_training, OtttTrainingConfig,
+    Sgd, SgdConfig, Update,
 };
 use spiketrace::{
     with_fast_paths, with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, FastPaths,
-    Feedback, Flatten, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Result, Scale, Signal,
-    WsConv2dConfig,
+    Feedback, Flatten, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential,
+    Result, Scale, Signal, SlttLifConfig, SlttLifNode, WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -28,6 +28,32 @@ fn node() -> OtttLifNode {
     OtttLifNode::new(OtttLifConfig { v_threshold: 0.5, ..Default::default() }).unwrap()
 }
 
+/// Whose trace the weights learn from.
+#[derive(Clone, Copy, PartialEq)]
+enum Rule {
+    Ottt,
+    Ndot,
+    /// None: the spike is its own trace.
+    Sltt,
+}
+
+impl Rule {
+    /// `net` with a neuron, all of the same dynamics.
+    fn fire(self, net: OtttSequential) -> OtttSequential {
+        let (v_threshold, v_reset, decay_input) = (0.5, None, false);
+        match self {
+            Self::Ottt => net.add(node()),
+            Self::Ndot => {
+                net.add(NdotLifNode::new(NdotLifConfig { v_threshold, ..Default::default() }).unwrap())
+            }
+            Self::Sltt => {
+                let config = SlttLifConfig { v_threshold, v_reset, decay_input, ..Default::default() };
+                net.add(SlttLifNode::new(config).unwrap())
+            }
+        }
+    }
+}
+
 /// Input 5, first layer 8 with feedback from a second layer of 6 (`deep`) or from itself, readout 3.
 struct Setting {
     vs: VarStore,
@@ -37,14 +63,14 @@ struct Setting {
     target: Tensor,
 }
 
-fn setting(deep: bool) -> Setting {
+fn setting(deep: bool, rule: Rule) -> Setting {
     let mut vs = VarStore::new(Device::Cpu);
     let p = vs.root();
     let linear = |name: &str, from, to| nn::linear(&p / name, from, to, Default::default());
     let from = if deep { 6 } else { 8 };
-    let mut block = OtttSequential::new().add(node());
+    let mut block = rule.fire(OtttSequential::new());
     if deep {
-        block = block.add(linear("between", 8, 6)).add(node());
+        block = rule.fire(block.add(linear("between", 8, 6)));
     }
     let net = OtttSequential::new()
         .add(linear("in", 5, 8))
@@ -95,31 +121,40 @@ fn slope(over: &Tensor) -> Tensor {
 
 /// One LIF layer by hand: potential and trace.
 struct Cell {
+    rule: Rule,
     v: Tensor,
     a: Tensor,
+    /// What the trace is multiplied by on its way to the next step.
+    fading: Tensor,
 }
 
 impl Cell {
-    fn new(size: i64) -> Self {
-        Self { v: Tensor::zeros([BATCH, size], DOUBLE), a: Tensor::zeros([BATCH, size], DOUBLE) }
+    fn new(rule: Rule, size: i64) -> Self {
+        let [v, a, fading] = [0.0, 0.0, 0.5].map(|value| Tensor::full([BATCH, size], value, DOUBLE));
+        Self { rule, v, a, fading: if rule == Rule::Sltt { fading * 0.0 } else { fading } }
     }
 
     /// Spike, and how far the potential was over the threshold.
     fn step(&mut self, u: &Tensor) -> (Tensor, Tensor) {
         let over = &self.v * 0.5 + u - 0.5;
         let s = over.ge(0.0).to_kind(Kind::Double);
-        self.v = &over + 0.5 - &s * 0.5;
-        self.a = &self.a * 0.5 + &s;
+        let v = &over + 0.5 - &s * 0.5;
+        self.a = &self.a * &self.fading + &s;
+        if self.rule == Rule::Ndot {
+            let rests = self.v.eq(0.0);
+            self.fading = (&v / &self.v).clamp(-0.5, 0.5).masked_fill(&rests, 0.5);
+        }
+        self.v = v;
         (s, over)
     }
 }
 
-/// Sums over time of outer products of explicit gradients and traces.
-fn explicit_sums(s: &Setting) -> Vec<(&'static str, Tensor, Tensor)> {
+/// Sums over the time steps `learned` of outer products of explicit gradients and traces.
+fn explicit_sums(s: &Setting, rule: Rule, learned: &[i64]) -> Vec<(&'static str, Tensor, Tensor)> {
     let of = s.weights();
     let layer = |name: &str, x: &Tensor| x.linear(&of(name).0.detach(), Some(of(name).1.detach()));
     let w = |name: &str| of(name).0.detach();
-    let (mut first, mut second) = (Cell::new(8), Cell::new(6));
+    let (mut first, mut second) = (Cell::new(rule, 8), Cell::new(rule, 6));
     let mut grads: Vec<_> = s
         .layers()
         .into_iter()
@@ -143,6 +178,9 @@ fn explicit_sums(s: &Setting) -> Vec<(&'static str, Tensor, Tensor)> {
         let g_out = (&y - s.target.select(1, t)) * (2.0 / y.numel() as f64);
         let mut g = g_out.matmul(&w("out"));
         let mut add = |name: &str, g: &Tensor, a: &Tensor| {
+            if !learned.contains(&t) {
+                return;
+            }
             let (_, weight, bias) = grads.iter_mut().find(|entry| entry.0 == name).unwrap();
             *weight += g.tr().matmul(a);
             *bias += g.sum_dim_intlist(0i64, false, Kind::Double);
@@ -166,10 +204,11 @@ fn explicit_sums(s: &Setting) -> Vec<(&'static str, Tensor, Tensor)> {
 #[rstest]
 fn gradients_are_the_explicit_sums(
     #[values(false, true)] deep: bool,
+    #[values(Rule::Ottt, Rule::Ndot, Rule::Sltt)] rule: Rule,
     #[values(FastPaths::default(), FastPaths::NONE)] paths: FastPaths,
 ) {
-    let mut s = setting(deep);
-    let expected = explicit_sums(&s);
+    let mut s = setting(deep, rule);
+    let expected = explicit_sums(&s, rule, &Vec::from_iter(0..TIME_STEPS));
     let mut sgd = s.sgd(0.0);
     let update = Update::EndOfSequence;
     with_fast_paths(paths, || {
@@ -186,8 +225,31 @@ fn gradients_are_the_explicit_sums(
 }
 
 #[rstest]
+fn sltt_k_goes_on_through_the_steps_it_leaves_out(#[values(false, true)] deep: bool) {
+    let mut s = setting(deep, Rule::Sltt);
+    let mut sgd = s.sgd(0.0);
+    for _ in 0..4 {
+        sltt_k_training(&mut s.net, &mut sgd, &s.x, &s.target, mse, 1).unwrap();
+        s.net.reset();
+        let variables = s.vs.variables();
+        let fits = |t: &i64| {
+            explicit_sums(&s, Rule::Sltt, &[*t]).into_iter().all(|(name, weight, _)| {
+                let grad = variables[&format!("{name}.weight")].grad();
+                // Nothing comes back at the first step.
+                if grad.defined() {
+                    relative_difference(&grad, &weight) < 1e-10
+                } else {
+                    *t == 0
+                }
+            })
+        };
+        assert_eq!((0..TIME_STEPS).filter(fits).count(), 1, "the gradient is that of one step");
+    }
+}
+
+#[rstest]
 fn backpropagation_through_time_goes_through_the_feedback(#[values(false, true)] deep: bool) {
-    let mut s = setting(deep);
+    let mut s = setting(deep, Rule::Ottt);
     let of = s.weights();
     let layer = |name: &str, x: &Tensor| x.linear(&of(name).0, Some(of(name).1));
     let fire = |v: &mut Tensor, u: Tensor| {
@@ -323,7 +385,7 @@ fn images_feed_back_the_same_on_every_path(
 
 #[test]
 fn reset_forgets_what_would_come_back() {
-    let mut s = setting(true);
+    let mut s = setting(true, Rule::Ottt);
     let first = s.net.step(&s.x.select(1, 0).into(), true).unwrap().into_value();
     s.net.step(&s.x.select(1, 1).into(), true).unwrap();
     s.net.reset();
@@ -333,7 +395,7 @@ fn reset_forgets_what_would_come_back() {
 
 #[test]
 fn several_steps_at_once_are_refused() {
-    let mut s = setting(false);
+    let mut s = setting(false, Rule::Ottt);
     let mut sgd = s.sgd(0.1);
     let config = OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass: 2 };
     let error = ottt_online_training(&mut s.net, &mut sgd, &s.x, &s.target, mse, config).unwrap_err();
@@ -344,7 +406,7 @@ fn several_steps_at_once_are_refused() {
 #[case::another_batch([2, 5].as_slice(), "call reset() between sequences")]
 #[case::another_width([4, 6].as_slice(), "has shape [4, 6]")]
 fn a_wrong_input_is_an_error_with_its_place(#[case] size: &[i64], #[case] words: &str) {
-    let mut s = setting(false);
+    let mut s = setting(false, Rule::Ottt);
     s.net.step(&s.x.select(1, 0).into(), true).unwrap();
     let error = s.net.step(&Tensor::ones(size, DOUBLE).into(), true).unwrap_err().to_string();
     assert!(error.contains(words), "{error}");
@@ -361,7 +423,7 @@ fn a_pair_and_a_connection_of_the_wrong_width_are_errors() {
     assert!(error.contains("expected a dense signal"), "{error}");
     layer.step(&(&x).into(), true).unwrap();
     let error = layer.step(&(&x).into(), true).unwrap_err().to_string();
-    assert!(error.contains("connection gives what has shape [4, 7], expected [4, 8]"), "{error}");
+    assert!(error.contains("what Feedback's connection gives has shape [4, 7], expected [4, 8]"), "{error}");
 }
 
 #[test]

@@ -39,7 +39,8 @@ fn ndot_traces(x: &[f64], config: &NdotLifConfig) -> Vec<f64> {
         };
         // The potential's way up to this step, not that of this step.
         a = fading * a + s;
-        fading = if t == 0 || before == 0.0 { most } else { (v / before).clamp(-most, most) };
+        fading =
+            if t == 0 || before == rest { most } else { ((v - rest) / (before - rest)).clamp(-most, most) };
         traces.push(a);
     }
     traces
