@@ -2,13 +2,14 @@
 //!
 //! `cargo run --release --example fashion_mnist -- --method ottt-a,ottt-o --seeds 1,2,3` trains the recurrent
 //! network of the paper; `-- --help` lists the options. Runs gather in one folder, also those made side by side.
-//! Ctrl-C stops after the batch at hand; the run at hand then counts for nothing.
+//! `scripts/fashion-mnist-table` makes README's table. Ctrl-C stops after the batch at hand; the run at hand then counts
+//! for nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use spiketrace::{Monitor, MonitorConfig, Record};
@@ -63,6 +64,7 @@ fn main() -> Result<()> {
         "In the paper (T = 5): ST-RSBP 90.00 (T = 400), IDE 90.07. All runs are in {}.",
         plan.out.display()
     );
+    ensure!(!stop.load(Ordering::Relaxed), "stopped; runs that came to their end are kept");
     Ok(())
 }
 
@@ -77,7 +79,6 @@ fn train_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool) 
         for &seed in &plan.seeds {
             train(settings, seed, results, data, &bar, stop)?;
             if stop.load(Ordering::Relaxed) {
-                println!("stopped; runs that came to their end are kept");
                 return Ok(());
             }
         }
@@ -96,7 +97,7 @@ fn train(
     stop: &AtomicBool,
 ) -> Result<()> {
     let images = data.train_images.size()[0];
-    let name = results.start(settings, seed)?;
+    let name = results.start("", settings, seed)?;
     let folder = results.path(&name);
     let mut run = Run::new(settings, seed, images)?;
     println!("{name}\n{}", run.net);
@@ -112,16 +113,11 @@ fn train(
         monitor.write_csv(folder.join("monitor.csv"))?;
     }
     let seconds = start.elapsed().as_secs_f64();
-    bar.suspend(|| print_last_look(&monitor));
-    run.vs.save(folder.join("weights.safetensors"))?;
-    pictures::firing_rates(&folder.join("firing_rates.png"), &name, monitor.records())?;
-    let (image, label) = (data.test_images.narrow(0, 0, 1), data.test_labels.int64_value(&[0]));
-    raster::raster(&folder.join("raster.png"), &mut run.net, &image, label, settings.time_steps)?;
     let Settings { time_steps, epochs, batch, lr, warm_up, momentum, weight_decay, .. } = *settings;
     results.append(
         "results.csv",
         &Outcome {
-            run: name,
+            run: name.clone(),
             preset: settings.preset.name(),
             method: settings.method.name(),
             seed,
@@ -133,15 +129,22 @@ fn train(
             momentum,
             weight_decay,
             dropout: settings.dropout,
+            mean_image: settings.mean_image,
             lambda: settings.lambda,
             augment: settings.augment,
+            k: settings.k,
             images,
             threads: settings.threads,
             train_accuracy,
             test_accuracy,
             seconds,
         },
-    )
+    )?;
+    bar.suspend(|| print_last_look(&monitor));
+    run.vs.save(folder.join("weights.safetensors"))?;
+    pictures::firing_rates(&folder.join("firing_rates.png"), &name, monitor.records())?;
+    let (image, label) = (data.test_images.narrow(0, 0, 1), data.test_labels.int64_value(&[0]));
+    raster::raster(&folder.join("raster.png"), &mut run.net, &image, label, settings.time_steps)
 }
 
 /// What the neurons did when they were watched last.
@@ -166,21 +169,25 @@ fn print_last_look(monitor: &Monitor) {
 fn stream_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool) -> Result<()> {
     for settings in &plan.runs {
         for &seed in &plan.seeds {
+            let name = results.start("stream-", settings, seed)?;
             let mut all = Vec::new();
             for batch in [1, 64] {
                 // In proportion to the batch, as in the paper's experiments with batches of one.
                 let lr = settings.lr * batch as f64 / settings.batch as f64;
                 let settings = Settings { batch, lr, ..settings.clone() };
-                let (moments, test) = stream::stream(&settings, seed, data, stop)?;
+                let Some(moments) = stream::stream(&name, &settings, seed, data, stop)? else {
+                    return Ok(());
+                };
                 moments.iter().try_for_each(|moment| results.append("stream.csv", moment))?;
                 if let (Some(first), Some(last)) = (moments.first(), moments.last()) {
                     println!(
                         "batch {batch:>2}: {} images once, accuracy before learning {:.4} (last {} images {:.4}), \
-                         test {test:.4}, {:.0} images/s, memory {:.0} to {:.0} MB",
+                         test {:.4}, {:.0} images/s, memory {:.0} to {:.0} MB",
                         last.seen,
                         last.accuracy,
-                        first.seen,
+                        last.recent,
                         last.recent_accuracy,
+                        last.test_accuracy.unwrap_or_default(),
                         last.images_per_second,
                         first.memory,
                         last.memory
@@ -188,8 +195,7 @@ fn stream_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool)
                 }
                 all.extend(moments);
             }
-            let name = format!("stream-{}-{}-seed{seed}", settings.preset.name(), settings.method.name());
-            pictures::stream(&results.path(&format!("{name}.png")), &name, &all)?;
+            pictures::stream(&results.path(&name).join("stream.png"), &name, &all)?;
         }
     }
     Ok(())

@@ -10,9 +10,9 @@ use tch::{Kind, Tensor};
 
 use crate::arguments::{fashion_mnist, positive, spelled};
 
-/// A pixel's mean and deviation, from 0 to 1, over all places.
-const STREAM_MEAN: f64 = 0.286;
-const STREAM_DEVIATION: f64 = 0.353;
+/// Of all training pixels, from 0 to 1.
+const PIXEL_MEAN: f64 = 0.286;
+const PIXEL_DEVIATION: f64 = 0.353;
 
 /// Reproduces the Fashion-MNIST row of the OTTT paper (arXiv 2210.04195), and compares the rules on it.
 #[derive(Parser)]
@@ -27,7 +27,7 @@ pub struct Options {
     /// Runs of each method, each from its seed: 1,2,3
     #[arg(long, value_delimiter = ',', default_value = "1")]
     seeds: Vec<i64>,
-    /// Passes over the images [default: 100; conv: 12]
+    /// Passes over the images [default: 100; conv: 10]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
     /// Time steps an image is shown
@@ -51,9 +51,12 @@ pub struct Options {
     /// Pull of the weights towards 0 [default: 1e-4 for ottt-o and ndot-o, 5e-4 else; --stream: 0]
     #[arg(long, value_parser = from_0)]
     weight_decay: Option<f64>,
-    /// Share of spikes dropped [default: 0.2; conv: 0.1; --stream: 0]
+    /// Share of spikes dropped [default: 0.2; conv and --stream: 0]
     #[arg(long, value_parser = share)]
     dropout: Option<f64>,
+    /// Subtract the mean of the training images, not only of all their pixels [default: true; conv and --stream: false]
+    #[arg(long, value_name = "BOOL")]
+    mean_image: Option<bool>,
     /// Share of the mean square error in the loss
     #[arg(long, default_value = "0.05", value_parser = share)]
     lambda: f64,
@@ -134,13 +137,15 @@ pub struct Settings {
     pub method: Method,
     pub epochs: u64,
     pub time_steps: i64,
-    pub k: i64,
+    /// Of sltt-k alone.
+    pub k: Option<i64>,
     pub batch: i64,
     pub lr: f64,
     pub warm_up: f64,
     pub momentum: f64,
     pub weight_decay: f64,
     pub dropout: f64,
+    pub mean_image: bool,
     pub lambda: f64,
     pub augment: bool,
     pub threads: i32,
@@ -155,6 +160,7 @@ pub struct Plan {
     pub table: bool,
     pub threads: i32,
     pub images: Option<i64>,
+    mean_image: bool,
     data_dir: Option<PathBuf>,
     pub out: PathBuf,
 }
@@ -162,14 +168,17 @@ pub struct Plan {
 impl Options {
     pub fn resolve(self) -> Result<Plan> {
         let conv = self.preset == Preset::Conv;
-        let epochs = self.epochs.unwrap_or(if conv { 12 } else { 100 });
+        let epochs = self.epochs.unwrap_or(if conv { 10 } else { 100 });
         ensure!(self.warm_up < epochs as f64, "--warm-up must be below --epochs, {epochs}");
+        let draws = self.method.contains(&Method::SlttK);
+        ensure!(!draws || self.k <= self.time_steps, "--k must be at most --time-steps, {}", self.time_steps);
+        let mean_image = self.mean_image.unwrap_or(!conv && !self.stream);
         let settings = |&method: &Method| Settings {
             preset: self.preset,
             method,
             epochs,
             time_steps: self.time_steps,
-            k: self.k.min(self.time_steps),
+            k: (method == Method::SlttK).then_some(self.k),
             batch: self.batch,
             lr: self.lr,
             warm_up: self.warm_up,
@@ -179,11 +188,8 @@ impl Options {
                 method if method.is_online() => 1e-4,
                 _ => 5e-4,
             }),
-            dropout: self.dropout.unwrap_or(match (self.stream, conv) {
-                (true, _) => 0.0,
-                (false, true) => 0.1,
-                (false, false) => 0.2,
-            }),
+            dropout: self.dropout.unwrap_or(if conv || self.stream { 0.0 } else { 0.2 }),
+            mean_image,
             lambda: self.lambda,
             augment: self.augment,
             threads: self.threads,
@@ -196,6 +202,7 @@ impl Options {
             table: self.table,
             threads: self.threads,
             images: self.images,
+            mean_image,
             data_dir: self.data_dir,
             out: self.out,
         })
@@ -203,22 +210,22 @@ impl Options {
 }
 
 impl Plan {
-    /// Fashion-MNIST, or its first images, standardized: without the mean image, at a deviation of 1.
+    /// Fashion-MNIST, or its first images, standardized: of mean 0 and deviation 1.
     ///
-    /// The mean of the training images makes learning slow where it is left in. A stream does not know it beforehand:
-    /// there each pixel has the same mean.
+    /// The mean image is the direction in which pixels vary most: a network without convolutions learns slowly where it is
+    /// left in. A stream does not know it beforehand, and a convolution wants the same object to look alike in all places.
     pub fn data(&self) -> Result<Dataset> {
         let mut data = fashion_mnist(self.data_dir.as_deref())?;
         // In place: the images are most of the memory.
         let (train, test) = (&mut data.train_images, &mut data.test_images);
-        let mean = match self.stream {
-            true => Tensor::from(STREAM_MEAN),
-            false => train.f_mean_dim(0i64, true, Kind::Float)?,
+        let mean = match self.mean_image {
+            true => train.f_mean_dim(0i64, true, Kind::Float)?,
+            false => Tensor::from(PIXEL_MEAN),
         };
         let _ = (train.f_sub_(&mean)?, test.f_sub_(&mean)?);
-        let deviation = match self.stream {
-            true => STREAM_DEVIATION,
-            false => train.f_std(true)?.f_double_value(&[])?,
+        let deviation = match self.mean_image {
+            true => train.f_std(true)?.f_double_value(&[])?,
+            false => PIXEL_DEVIATION,
         };
         let _ = (train.f_div_scalar_(deviation)?, test.f_div_scalar_(deviation)?);
         if let Some(images) = self.images {

@@ -1,8 +1,8 @@
 //! The folder that gathers the runs: a line a run, a line an epoch, and the table of them all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::options::Settings;
 use crate::training::Progress;
 
-/// What the OTTT paper reports in percent: preset, method, figure. T = 5, 100 epochs.
+/// All of Fashion-MNIST's training images.
+const IMAGES: i64 = 60_000;
+
+/// What the OTTT paper reports in percent: preset, method, figure. T = 5, 100 epochs in batches of 128.
 const PAPER: [(&str, &str, f64); 3] =
     [("r400", "bptt", 90.58), ("r400", "ottt-a", 90.36), ("r400", "ottt-o", 90.40)];
 
@@ -32,8 +35,10 @@ pub struct Outcome {
     pub momentum: f64,
     pub weight_decay: f64,
     pub dropout: f64,
+    pub mean_image: bool,
     pub lambda: f64,
     pub augment: bool,
+    pub k: Option<i64>,
     pub images: i64,
     pub threads: i32,
     pub train_accuracy: f64,
@@ -75,8 +80,8 @@ impl Results {
     }
 
     /// A new folder for a run: its name, with a number behind it where there is one of that name.
-    pub fn start(&self, settings: &Settings, seed: i64) -> Result<String> {
-        let stem = format!("{}-{}-seed{seed}", settings.preset.name(), settings.method.name());
+    pub fn start(&self, kind: &str, settings: &Settings, seed: i64) -> Result<String> {
+        let stem = format!("{kind}{}-{}-seed{seed}", settings.preset.name(), settings.method.name());
         let mut names = (1..).map(|n| if n == 1 { stem.clone() } else { format!("{stem}-{n}") });
         let name = names.find(|name| fs::create_dir(self.path(name)).is_ok() || !self.path(name).exists());
         let name = name.unwrap_or(stem);
@@ -86,15 +91,14 @@ impl Results {
         Ok(name)
     }
 
-    /// Adds a line, whole, so that runs side by side do not mix theirs.
+    /// Adds a line, whole, under the one header, also where runs side by side add theirs.
     pub fn append(&self, file: &str, row: &impl Serialize) -> Result<()> {
-        let path = self.path(file);
-        let is_new = OpenOptions::new().write(true).create_new(true).open(&path).is_ok();
+        let mut file = OpenOptions::new().create(true).append(true).open(self.path(file))?;
+        file.lock()?;
+        let is_new = file.metadata()?.len() == 0;
         let mut writer = csv::WriterBuilder::new().has_headers(is_new).from_writer(Vec::new());
         writer.serialize(row)?;
-        let line = writer.into_inner()?;
-        OpenOptions::new().append(true).open(&path)?.write_all(&line)?;
-        Ok(())
+        Ok(file.write_all(&writer.into_inner()?)?)
     }
 
     pub fn add_epoch(
@@ -121,18 +125,19 @@ impl Results {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let rows: Result<Vec<T>, _> = csv::Reader::from_path(&path)?.into_deserialize().collect();
+        let file = File::open(&path)?;
+        file.lock_shared()?;
+        let rows: Result<Vec<T>, _> = csv::Reader::from_reader(file).into_deserialize().collect();
         rows.with_context(|| format!("{} is not what this program writes", path.display()))
     }
 
-    /// The epochs of the runs that came to their end, of each method the longest ones.
+    /// The epochs of the runs in the table; of each network and method those of the row with the most.
     pub fn epochs(&self) -> Result<Vec<Epoch>> {
-        let outcomes: Vec<Outcome> = self.read("results.csv")?;
-        let longest = |run: &&Outcome| {
-            let of_kind = |other: &&Outcome| (&other.preset, &other.method) == (&run.preset, &run.method);
-            outcomes.iter().filter(of_kind).all(|other| other.epochs <= run.epochs)
-        };
-        let runs: HashSet<&str> = outcomes.iter().filter(longest).map(|run| &*run.run).collect();
+        let groups = groups(self.read("results.csv")?);
+        let kind = |group: &Vec<Outcome>| (group[0].preset.clone(), group[0].method.clone());
+        let longest: HashMap<_, _> = groups.iter().map(|group| (kind(group), group)).collect();
+        let runs: HashSet<&str> =
+            longest.values().flat_map(|group| group.iter().map(|run| &*run.run)).collect();
         let mut epochs: Vec<Epoch> = self.read("epochs.csv")?;
         epochs.retain(|epoch| runs.contains(&*epoch.run));
         Ok(epochs)
@@ -140,31 +145,51 @@ impl Results {
 
     /// A row for each setting: mean and standard deviation over its seeds, beside the paper's figure.
     pub fn table(&self) -> Result<String> {
-        let outcomes: Vec<Outcome> = self.read("results.csv")?;
         let mut text = String::from(
-            "| network | method | T | epochs | batch | seeds | test accuracy (%) | paper (%) | minutes a run |\n\
-             |---|---|---|---|---|---|---|---|---|\n",
+            "| network | method | T | epochs | batch | lr | weight decay | dropout | seeds | test accuracy (%) | paper (%) | minutes a run |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
-        for group in groups(outcomes) {
-            let first = &group[0];
+        for group in groups(self.read("results.csv")?) {
             let accuracies: Vec<f64> = group.iter().map(|run| 100.0 * run.test_accuracy).collect();
             let seeds: Vec<String> = group.iter().map(|run| run.seed.to_string()).collect();
-            let is_papers = |&&(preset, method, _): &&(&str, &str, f64)| {
-                (preset, method, 5) == (&*first.preset, &*first.method, first.time_steps)
-            };
-            let paper =
-                PAPER.iter().find(is_papers).map_or("".to_owned(), |(_, _, figure)| format!("{figure:.2}"));
             let minutes = group.iter().map(|run| run.seconds).sum::<f64>() / group.len() as f64 / 60.0;
-            let Outcome { preset, method, time_steps, epochs, batch, augment, .. } = first;
-            let augmented = if *augment { ", augmented" } else { "" };
+            let first = &group[0];
+            let Outcome { preset, time_steps, epochs, batch, lr, weight_decay, dropout, .. } = first;
             writeln!(
                 text,
-                "| {preset}{augmented} | {method} | {time_steps} | {epochs} | {batch} | {} | {} | {paper} | {minutes:.1} |",
+                "| {preset} | {} | {time_steps} | {epochs} | {batch} | {lr} | {weight_decay} | {dropout} | {} | {} | {} | {minutes:.1} |",
+                first.method_and_options(),
                 seeds.join(" "),
                 mean_and_deviation(&accuracies),
+                first.paper().map_or("".to_owned(), |figure| format!("{figure:.2}")),
             )?;
         }
         Ok(text)
+    }
+}
+
+impl Outcome {
+    /// The method, and what has no column of its own where it is not as usual.
+    fn method_and_options(&self) -> String {
+        let usual_mean = self.preset != "conv";
+        let options = [
+            self.k.map(|k| format!("K {k}")),
+            (self.mean_image != usual_mean).then(|| format!("mean image {}", self.mean_image)),
+            (self.warm_up != 0.0).then(|| format!("warm-up {}", self.warm_up)),
+            (self.momentum != 0.9).then(|| format!("momentum {}", self.momentum)),
+            (self.lambda != 0.05).then(|| format!("lambda {}", self.lambda)),
+            self.augment.then(|| "augmented".to_owned()),
+            (self.images != IMAGES).then(|| format!("{} images", self.images)),
+        ];
+        [Some(self.method.clone())].into_iter().chain(options).flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// What the paper reports of such a run.
+    fn paper(&self) -> Option<f64> {
+        let alike = (self.time_steps, self.epochs, self.batch, self.images) == (5, 100, 128, IMAGES);
+        let row =
+            PAPER.iter().find(|(preset, method, _)| (*preset, *method) == (&*self.preset, &*self.method));
+        row.filter(|_| alike).map(|(.., figure)| *figure)
     }
 }
 
@@ -172,7 +197,7 @@ impl Results {
 fn groups(outcomes: Vec<Outcome>) -> Vec<Vec<Outcome>> {
     let setting = |run: &Outcome| {
         let numbers = [run.lr, run.warm_up, run.momentum, run.weight_decay, run.dropout, run.lambda];
-        let counts = (run.time_steps, run.epochs, run.batch, run.augment, run.images);
+        let counts = (run.time_steps, run.epochs, run.batch, run.k, run.images, run.augment, run.mean_image);
         format!("{} {} {counts:?} {numbers:?}", run.preset, run.method)
     };
     let mut groups: Vec<(String, Vec<Outcome>)> = Vec::new();

@@ -13,32 +13,36 @@ use tch::{Device, Kind, Tensor};
 use crate::options::Settings;
 use crate::training::Run;
 
-/// How many points a stream gives.
+/// How many points a stream gives at the most.
 const MOMENTS: i64 = 60;
 
 /// A line of stream.csv.
 #[derive(Debug, Clone, Serialize)]
 pub struct Moment {
-    pub method: String,
-    pub seed: i64,
+    pub run: String,
     pub batch: i64,
     pub seen: i64,
-    /// On the images since the last moment, each tested before it was learned.
+    /// Images since the last moment.
+    pub recent: i64,
+    /// On them, each tested before it was learned.
     pub recent_accuracy: f64,
     /// The same on all images so far.
     pub accuracy: f64,
     /// Resident, in MB.
     pub memory: f64,
     pub images_per_second: f64,
+    /// On the test images, behind the last.
+    pub test_accuracy: Option<f64>,
 }
 
-/// One pass in batches of `settings.batch`; the moments, and the accuracy on the test images behind it.
+/// One pass in batches of `settings.batch`, and the test behind it; `None` where it was stopped.
 pub fn stream(
+    name: &str,
     settings: &Settings,
     seed: i64,
     data: &Dataset,
     stop: &AtomicBool,
-) -> Result<(Vec<Moment>, f64)> {
+) -> Result<Option<Vec<Moment>>> {
     let images = data.train_images.size()[0];
     let mut run = Run::new(settings, seed, images)?;
     let style = "batch {prefix} {bar:30} {percent:>3} %, {eta} left, {msg}";
@@ -47,7 +51,10 @@ pub fn stream(
     let order = Tensor::randperm(images, (Kind::Int64, Device::Cpu));
     let (mut moments, start) = (Vec::new(), Instant::now());
     let (mut hits, mut seen, mut recent) = (0.0, 0, (0.0, 0));
-    while seen < images && !stop.load(Ordering::Relaxed) {
+    while seen < images {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let count = settings.batch.min(images - seen);
         let chosen = order.narrow(0, seen, count);
         let (x, labels) =
@@ -59,16 +66,18 @@ pub fn stream(
         seen += count;
         recent = (recent.0 + right, recent.1 + count);
         bar.inc(count as u64);
-        if recent.1 * MOMENTS >= images || seen == images {
+        let moments_until = |seen: i64| seen * MOMENTS / images;
+        if moments_until(seen) > moments_until(seen - count) {
             let moment = Moment {
-                method: settings.method.name(),
-                seed,
+                run: name.to_owned(),
                 batch: settings.batch,
                 seen,
+                recent: recent.1,
                 recent_accuracy: recent.0 / recent.1 as f64,
                 accuracy: hits / seen as f64,
                 memory: resident_memory()?,
                 images_per_second: seen as f64 / start.elapsed().as_secs_f64(),
+                test_accuracy: None,
             };
             bar.set_message(format!("accuracy {:.4} of the last {}", moment.recent_accuracy, recent.1));
             moments.push(moment);
@@ -77,7 +86,8 @@ pub fn stream(
     }
     bar.finish_and_clear();
     let test = run.test(data)?;
-    Ok((moments, test))
+    moments.iter_mut().last().into_iter().for_each(|last: &mut Moment| last.test_accuracy = Some(test));
+    Ok(Some(moments))
 }
 
 /// In MB.

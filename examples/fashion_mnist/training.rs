@@ -114,7 +114,12 @@ impl<'a> Run<'a> {
         let loss = |y: &Tensor, label: &Tensor| loss.forward(y, label);
         let mut learn = |net: &mut OtttSequential| match settings.method {
             Method::Bptt => bptt_training(net, optimizer, &x_seq, &label_seq, loss),
-            Method::SlttK => sltt_k_training(net, optimizer, &x_seq, &label_seq, loss, settings.k),
+            Method::SlttK => {
+                let (k, all) = (settings.k.unwrap_or(settings.time_steps), settings.time_steps);
+                let out = sltt_k_training(net, optimizer, &x_seq, &label_seq, loss, k)?;
+                // As if over all steps, to compare with the other methods.
+                Ok(SequenceOutput { loss: out.loss * (all as f64 / k as f64), ..out })
+            }
             method => {
                 let update = if method.is_online() { Update::EveryStep } else { Update::EndOfSequence };
                 ottt_online_training(net, optimizer, &x_seq, &label_seq, loss, update)

@@ -117,7 +117,7 @@ fn draw_layer(area: &Area, layer: &Spikes) -> Result<()> {
 fn draw_image(area: &Area, image: &Tensor) -> Result<()> {
     let size = image.size();
     let (height, width) = (size[2], size[3]);
-    let area = area.titled("the image", (FONT, 19))?;
+    let area = area.titled("the input", (FONT, 19))?;
     // From its lowest to its highest pixel, whatever their scale.
     let (low, high) = (image.min().double_value(&[]), image.max().double_value(&[]));
     let side = 200 / height.max(width).max(1) as i32;
