@@ -47,6 +47,45 @@ done
 tail -n 1 "$scratch/log" | awk '/^test accuracy / { found = $3 >= 0.95 } END { exit !found }' ||
     { echo "the digits are learned worse than 0.95"; exit 1; }
 
+step "learning rules"
+# Stripes in noise in place of clothes: that all learns and adds up is what is tried.
+python3 - "$scratch/images" <<'PYTHON'
+import pathlib, random, struct, sys
+
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir()
+random.seed(1)
+for part, count in [("train", 256), ("t10k", 64)]:
+    labels = bytes(i % 10 for i in range(count))
+    stripe = lambda label, i: 24 * ((i * (label + 2) // 28) % 3 == 0)
+    images = b"".join(bytes(stripe(label, i) + random.randrange(196) for i in range(784)) for label in labels)
+    (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
+    (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, count, 28, 28) + images)
+PYTHON
+rules() { cargo run --quiet --example fashion_mnist -- --data-dir "$scratch/images" --out "$scratch/rules" "$@"; }
+rules --method ottt-a,ottt-o,ndot-a,ndot-o,sltt,sltt-k,bptt --batch 16 --epochs 2 --seeds 1,2 >/dev/null
+rules --preset mlp --stream >/dev/null
+rules --preset conv --epochs 1 >"$scratch/log"
+python3 - "$scratch" <<'PYTHON'
+import csv, pathlib, statistics, sys
+
+scratch = pathlib.Path(sys.argv[1])
+rows = list(csv.DictReader(open(scratch / "rules/results.csv")))
+assert len(rows) == 15, f"{len(rows)} runs came to their end, of 15"
+table = (scratch / "log").read_text()
+for method in {row["method"] for row in rows if row["preset"] == "r400"}:
+    found = [100 * float(row["test_accuracy"]) for row in rows if (row["preset"], row["method"]) == ("r400", method)]
+    assert min(found) >= 50, f"{method} came to {found} percent"
+    figure = f"{statistics.mean(found):.2f} ± {statistics.stdev(found):.2f}"
+    assert any(f"| {method}, " in line and figure in line for line in table.splitlines()), (method, figure, table)
+stream = list(csv.DictReader(open(scratch / "rules/stream.csv")))
+assert [(row["batch"], row["seen"]) for row in stream if row["test_accuracy"]] == [("1", "256"), ("64", "256")], stream
+PYTHON
+for file in learning_curves-r400.png r400-ndot-o-seed2/{config.json,monitor.csv,weights.safetensors,firing_rates.png,raster.png} \
+    stream-mlp-ottt-o-seed1/stream.png; do
+    [ -s "$scratch/rules/$file" ] || { echo "the rules left no $file"; exit 1; }
+done
+
 step "two processes"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 for rank in 0 1; do

@@ -6,8 +6,8 @@ use spiketrace::train::{
     Update,
 };
 use spiketrace::{
-    with_fast_paths, Error, FastPaths, Feedback, Monitor, MonitorConfig, OnlineModule, OtttLifNode,
-    OtttSequential, Result, Scale, SlttLifNode,
+    with_fast_paths, Error, FastPaths, Feedback, Memory, Monitor, MonitorConfig, OnlineModule, OtttLifNode,
+    OtttSequential, Parameter, Result, Scale, Signal, SlttLifNode,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -109,6 +109,60 @@ fn layers_and_parameters_go_by_their_paths(#[case] update: Option<Update>) {
         let expected = p.tensor.grad().norm().double_value(&[]);
         assert!((last(&monitor, &p.name, "grad_norm") - expected).abs() < 1e-6, "{}", p.name);
     }
+}
+
+/// Two neurons that no container tells apart.
+#[derive(Debug)]
+struct Pair(OtttLifNode, OtttLifNode);
+
+impl OnlineModule for Pair {
+    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+        let spike = self.0.step(x, train)?.into_value();
+        self.1.step(&spike.into(), train)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        self.0.memories().into_iter().chain(self.1.memories()).collect()
+    }
+}
+
+#[test]
+fn named_modules_neurons_at_one_place_and_inputs_of_another_size_are_told_apart() {
+    let inner = OtttSequential::new().add_named("fire", node()).unwrap().add(Pair(node(), node()));
+    let mut net = OtttSequential::new().add_named("features", inner).unwrap();
+    let mut monitor = every(1);
+    let run = |net: &mut OtttSequential| {
+        net.step(&Tensor::ones([2, 3], FLOAT).into(), true)?;
+        net.reset();
+        net.step(&Tensor::zeros([2, 5], FLOAT).into(), true)
+    };
+    monitor.watch(&mut net, run).unwrap();
+    let rates = monitor.records().iter().filter(|record| record.quantity == "rate");
+    let rates: Vec<_> = rates.map(|record| (&*record.name, record.value)).collect();
+    let [fire, pair] = ["features.fire", "features.1"];
+    let expected = [
+        (fire.to_owned(), 1.0),
+        (pair.to_owned(), 1.0),
+        (format!("{pair}#2"), 1.0),
+        (format!("{fire}#2"), 0.0),
+        (format!("{pair}#3"), 0.0),
+        (format!("{pair}#4"), 0.0),
+    ];
+    assert_eq!(rates, expected.each_ref().map(|(name, rate)| (&**name, *rate)));
+}
+
+#[test]
+fn spikes_in_half_precision_are_all_counted() {
+    // bfloat16 itself counts to 256.
+    let x = Tensor::full([1031, 2], 9.0, (Kind::BFloat16, Device::Cpu)).into();
+    let mut net = OtttSequential::new().add(node());
+    let mut monitor = every(1);
+    monitor.watch(&mut net, |net| net.step(&x, true)).unwrap();
+    assert_eq!(["rate", "saturated"].map(|quantity| last(&monitor, "0", quantity)), [1.0, 1.0]);
 }
 
 #[test]
