@@ -2,10 +2,9 @@
 
 use tch::Tensor;
 
-use super::layout::arranged;
+use super::parts;
 use crate::error::{guarded, Error, Result};
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
-use crate::monitor::within;
 use crate::signal::Signal;
 use crate::through_time::is_through_time;
 
@@ -89,7 +88,8 @@ impl Feedback {
             }
             _ => Signal::Dense(spike.shallow_clone()),
         };
-        let back = step("connection", &mut *self.connection, &before, train)?.into_value();
+        let connect = |module: &mut dyn OnlineModule, x: &Signal| module.step(x, train);
+        let back = parts::step("connection", &mut *self.connection, &before, connect)?.into_value();
         if back.size() != x.size() {
             let (what, expected) = ("what Feedback's connection gives", format!("{:?}", x.size()));
             let fix = "it is added to the block's input; call reset() before inputs of another size";
@@ -100,35 +100,12 @@ impl Feedback {
 
     /// What `of` says of both parts, the part in front of each name.
     fn named(&self, of: impl Fn(&dyn OnlineModule) -> Vec<Parameter>) -> Vec<Parameter> {
-        let parts = [("connection", &*self.connection), ("block", &*self.block)];
-        let named = parts.into_iter().flat_map(|(part, module)| {
-            of(module).into_iter().map(move |p| Parameter { name: format!("{part}.{}", p.name), ..p })
-        });
-        named.collect()
+        parts::named([("connection", &*self.connection), ("block", &*self.block)], of)
     }
 
     fn parts(&mut self) -> [(&'static str, &mut dyn OnlineModule); 2] {
         [("connection", &mut *self.connection), ("block", &mut *self.block)]
     }
-
-    /// Does `what` with both parts; an error says which of them met it, and comes after the last.
-    fn each(&mut self, what: impl Fn(&mut dyn OnlineModule) -> Result<()>) -> Result<()> {
-        let mut first = Ok(());
-        for (part, module) in self.parts() {
-            first = first.and(what(module).map_err(|source| in_part(part, source)));
-        }
-        first
-    }
-}
-
-/// A step of one of the parts, whose name an error gets.
-fn step(part: &str, module: &mut dyn OnlineModule, x: &Signal, train: bool) -> Result<Signal> {
-    let run = || module.step(&arranged(x, module.layout())?, train);
-    guarded(part, || within(part, run)).map_err(|source| in_part(part, source))
-}
-
-fn in_part(part: &str, source: Error) -> Error {
-    Error::Layer { layer: part.to_owned(), source: Box::new(source) }
 }
 
 impl OnlineModule for Feedback {
@@ -142,18 +119,18 @@ impl OnlineModule for Feedback {
             Some(back) => x.f_add(&back)?,
             None => x.shallow_clone(),
         };
-        let y = step("block", &mut *self.block, &Signal::Dense(u), train)?;
+        let y = parts::step("block", &mut *self.block, &Signal::Dense(u), |block, x| block.step(x, train))?;
         self.spike = Some(if is_through_time() { y.value().shallow_clone() } else { y.value().detach() });
         self.trace = y.trace().map(Tensor::detach);
         Ok(y)
     }
 
     fn hold_weights(&mut self) -> Result<()> {
-        self.each(|module| module.hold_weights())
+        parts::each(self.parts(), |module| module.hold_weights())
     }
 
     fn release_weights(&mut self) -> Result<()> {
-        self.each(|module| module.release_weights())
+        parts::each(self.parts(), |module| module.release_weights())
     }
 
     fn parameters(&self) -> Vec<Parameter> {

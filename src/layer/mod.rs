@@ -7,6 +7,7 @@ mod from_tch;
 mod grad_with_trace;
 mod layout;
 mod online;
+mod parts;
 mod pool;
 mod script_module;
 mod sequential;

@@ -5,11 +5,11 @@ use std::fmt;
 use tch::Tensor;
 
 use super::layout::arranged;
-use crate::error::{guarded, Error, Result};
+use super::parts;
+use crate::error::{Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{backward_from, grad_enabled};
 use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
-use crate::monitor::within;
 use crate::signal::Signal;
 
 /// A sequential container for online training.
@@ -140,15 +140,12 @@ impl OtttSequential {
             let next = rest.peek().and_then(|(_, next)| next.scale());
             let scale =
                 next.filter(|_| inspect.is_none() && module.takes_scale() && fast_paths().fused_neuron);
-            signal = guarded("step", || {
-                let signal = arranged(&signal, module.layout())?;
-                within(&self.names[i], || match (scale, time_steps) {
-                    (Some(scale), _) => module.scaled_steps(&signal, time_steps, train, scale),
-                    (None, 1) => module.step(&signal, train),
-                    (None, _) => module.steps(&signal, time_steps, train),
-                })
-            })
-            .map_err(|source| in_layer(&self.names[i], &**module, source))?;
+            signal =
+                parts::step(&self.names[i], &mut **module, &signal, |module, x| match (scale, time_steps) {
+                    (Some(scale), _) => module.scaled_steps(x, time_steps, train, scale),
+                    (None, 1) => module.step(x, train),
+                    (None, _) => module.steps(x, time_steps, train),
+                })?;
             if scale.is_some() {
                 rest.next();
             }
@@ -170,13 +167,12 @@ impl OtttSequential {
         if self.head.as_ref().filter(known).is_none() {
             self.release_head()?;
             let (mut signal, mut modules) = (Signal::Constant(x.shallow_clone()), 0);
-            for (i, module) in self.modules.iter_mut().enumerate() {
+            for (name, module) in self.names.iter().zip(&mut self.modules) {
                 if module.constant() != Constant::Keeps {
                     break;
                 }
-                signal = guarded("step", || module.step(&arranged(&signal, module.layout())?, train))
-                    .map_err(|source| in_layer(&self.names[i], &**module, source))?;
-                modules = i + 1;
+                signal = parts::step(name, &mut **module, &signal, |module, x| module.step(x, train))?;
+                modules += 1;
             }
             let made = signal.into_value();
             let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
@@ -200,35 +196,18 @@ impl OtttSequential {
 
     /// What `of` says of every module, the module's name in front of each.
     fn named(&self, of: impl Fn(&dyn OnlineModule) -> Vec<Parameter>) -> Vec<Parameter> {
-        let modules = self.names.iter().zip(&self.modules);
-        let named = modules.flat_map(|(name, module)| {
-            of(&**module).into_iter().map(move |p| Parameter { name: format!("{name}.{}", p.name), ..p })
-        });
-        named.collect()
+        parts::named(self.names.iter().zip(&self.modules).map(|(name, module)| (&**name, &**module)), of)
     }
 
-    /// Does `what` with every module; an error says which of them met it, and comes after the last.
+    /// Does `what` with every module.
     fn each(&mut self, what: impl Fn(&mut dyn OnlineModule) -> Result<()>) -> Result<()> {
-        let mut first = Ok(());
-        for (name, module) in self.names.iter().zip(&mut self.modules) {
-            let done = what(&mut **module).map_err(|source| in_layer(name, &**module, source));
-            first = first.and(done);
-        }
-        first
+        let parts = self.names.iter().zip(&mut self.modules);
+        parts::each(parts.map(|(name, module)| (&**name, &mut **module as &mut dyn OnlineModule)), what)
     }
 }
 
 /// Is shown the signal behind each module.
 type Inspect<'a> = &'a mut dyn FnMut(usize, &dyn OnlineModule, &Signal);
-
-/// Names the layer that met an error.
-fn in_layer(place: &str, module: &dyn OnlineModule, source: Error) -> Error {
-    let name = module.name();
-    // Many a sentence begins with the layer's name: once is enough.
-    let named = source.to_string().starts_with(&name);
-    let layer = if named { place.to_owned() } else { format!("{place}: {name}") };
-    Error::Layer { layer, source: Box::new(source) }
-}
 
 impl OnlineModule for OtttSequential {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
