@@ -89,7 +89,7 @@ fn draw_layer(area: &Area, layer: &Spikes) -> Result<()> {
     let shown = if (rows as i64) < layer.neurons { format!(", {rows} shown") } else { String::new() };
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .caption(format!("{}{shown}, on average {rate:.0} % of them fire", layer.title), (FONT, 19))
+        .caption(format!("{}{shown}, on average {rate:.1} % of them fire", layer.title), (FONT, 19))
         .x_label_area_size(45)
         .y_label_area_size(60)
         .build_cartesian_2d(0.5..time_steps as f64 + 0.5, 0.0..rows as f64)?;
