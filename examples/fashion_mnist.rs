@@ -47,6 +47,8 @@ fn main() -> Result<()> {
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
     let data = (!plan.table).then(|| plan.data()).transpose()?;
     let results = Results::in_folder(&plan.out)?;
+    // What cannot be added to is better known before the training.
+    results.epochs()?;
     match &data {
         Some(data) if plan.stream => stream_all(&plan, &results, data, &stop)?,
         Some(data) => train_all(&plan, &results, data, &stop)?,

@@ -72,7 +72,7 @@ import csv, pathlib, statistics, sys
 scratch = pathlib.Path(sys.argv[1])
 rows = list(csv.DictReader(open(scratch / "rules/results.csv")))
 assert len(rows) == 15, f"{len(rows)} runs came to their end, of 15"
-table = (scratch / "log").read_text()
+table = (scratch / "log").read_text(encoding="utf-8")
 for method in {row["method"] for row in rows if row["preset"] == "r400"}:
     found = [100 * float(row["test_accuracy"]) for row in rows if (row["preset"], row["method"]) == ("r400", method)]
     assert min(found) >= 50, f"{method} came to {found} percent"

@@ -226,25 +226,21 @@ pub(crate) fn within<T>(part: &str, body: impl FnOnce() -> T) -> T {
 
 /// Takes note of steps of a layer of neurons, if they are watched.
 ///
-/// `spike` `[time_steps * N, ...]` is `scale` where a neuron fired; `v` `[N, ...]`; `node` tells layers apart.
-pub(crate) fn note(node: usize, spike: &Tensor, scale: f64, v: Option<&Tensor>) -> Result<()> {
+/// `spike` `[time_steps * N, ...]` is not 0 where a neuron fired; `v` `[N, ...]`; `node` tells layers apart.
+pub(crate) fn note(node: usize, spike: &Tensor, v: Option<&Tensor>) -> Result<()> {
     WATCH.with_borrow_mut(|watch| match watch {
-        Some(watch) => watch.note(node, spike, scale, v),
+        Some(watch) => watch.note(node, spike, v),
         None => Ok(()),
     })
 }
 
 impl Watch {
-    fn note(&mut self, node: usize, spike: &Tensor, scale: f64, v: Option<&Tensor>) -> Result<()> {
+    fn note(&mut self, node: usize, spike: &Tensor, v: Option<&Tensor>) -> Result<()> {
         let Some(v) = v.filter(|v| v.dim() > 0) else { return Ok(()) };
         let _no_grad = tch::no_grad_guard();
-        // Sums in half precision would not count beyond a few hundred.
-        let kind = match v.f_kind()? {
-            Kind::Double => Kind::Double,
-            _ => Kind::Float,
-        };
-        let v = v.f_to_kind(kind)?;
-        let spikes = spike.f_sum_dim_intlist(0i64, false, kind)?.f_div_scalar(scale)?;
+        // Half precision counts to a few hundred only.
+        let spikes = spike.f_ne(0.0)?.f_sum_dim_intlist(0i64, false, Kind::Float)?;
+        let v = if v.f_kind()? == Kind::Double { v.shallow_clone() } else { v.f_to_kind(Kind::Float)? };
         let (var, mean) = v.f_var_mean(false)?;
         let square = mean.f_square()?.f_add(&var)?;
         let (least, most) = v.f_aminmax(None, false)?;
@@ -295,9 +291,8 @@ impl Layer {
     fn numbers(&self) -> Result<[(&'static str, f64); 7]> {
         let share = |of: Tensor| number(&of.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?);
         let chances = self.chances as f64;
-        // Sums of scaled spikes round.
-        let silent = share(self.spikes.f_lt(0.5)?)?;
-        let saturated = share(self.spikes.f_gt(chances - 0.5)?)?;
+        let silent = share(self.spikes.f_eq(0.0)?)?;
+        let saturated = share(self.spikes.f_eq(chances)?)?;
         let rate = share(self.spikes.shallow_clone())? / chances;
         let (mean, square) =
             (number(&self.mean)? / self.looks as f64, number(&self.square)? / self.looks as f64);

@@ -63,7 +63,7 @@ pub struct Options {
     /// Mirror and shift the training images at random
     #[arg(long)]
     augment: bool,
-    /// One pass, weights moved after every time step, each image tested before it is learned: at batch 1 and at 64
+    /// One pass, each image tested before it is learned: at batch 1 and at 64
     #[arg(long)]
     stream: bool,
     /// Only gather the results that are there into the table and the pictures
@@ -168,7 +168,20 @@ pub struct Plan {
 impl Options {
     pub fn resolve(self) -> Result<Plan> {
         let conv = self.preset == Preset::Conv;
-        let epochs = self.epochs.unwrap_or(if conv { 10 } else { 100 });
+        let epochs = match (self.stream, self.epochs, conv) {
+            (true, ..) => 1,
+            (false, Some(epochs), _) => epochs,
+            (false, None, true) => 10,
+            (false, None, false) => 100,
+        };
+        let unheard = [
+            ("--epochs", self.epochs.is_some()),
+            ("--warm-up", self.warm_up > 0.0),
+            ("--augment", self.augment),
+        ];
+        for (option, given) in unheard {
+            ensure!(!(self.stream && given), "{option} has no meaning with --stream");
+        }
         ensure!(self.warm_up < epochs as f64, "--warm-up must be below --epochs, {epochs}");
         let draws = self.method.contains(&Method::SlttK);
         ensure!(!draws || self.k <= self.time_steps, "--k must be at most --time-steps, {}", self.time_steps);
@@ -193,7 +206,7 @@ impl Options {
             lambda: self.lambda,
             augment: self.augment,
             threads: self.threads,
-            watch: self.watch,
+            watch: if self.stream { 0 } else { self.watch },
         };
         Ok(Plan {
             runs: self.method.iter().map(settings).collect(),

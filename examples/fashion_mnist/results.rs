@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -93,12 +93,19 @@ impl Results {
 
     /// Adds a line, whole, under the one header, also where runs side by side add theirs.
     pub fn append(&self, file: &str, row: &impl Serialize) -> Result<()> {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path(file))?;
+        let path = self.path(file);
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
         file.lock()?;
-        let is_new = file.metadata()?.len() == 0;
-        let mut writer = csv::WriterBuilder::new().has_headers(is_new).from_writer(Vec::new());
+        let mut header = String::new();
+        BufReader::new(&file).read_line(&mut header)?;
+        let mut writer = csv::Writer::from_writer(Vec::new());
         writer.serialize(row)?;
-        Ok(file.write_all(&writer.into_inner()?)?)
+        let text = String::from_utf8(writer.into_inner()?)?;
+        let line = match text.strip_prefix(&header) {
+            Some(line) => line,
+            None => bail!("{} has other columns; choose another folder with --out", path.display()),
+        };
+        Ok(file.write_all(line.as_bytes())?)
     }
 
     pub fn add_epoch(
@@ -128,10 +135,13 @@ impl Results {
         let file = File::open(&path)?;
         file.lock_shared()?;
         let rows: Result<Vec<T>, _> = csv::Reader::from_reader(file).into_deserialize().collect();
-        rows.with_context(|| format!("{} is not what this program writes", path.display()))
+        rows.with_context(|| {
+            format!("{} is not what this program writes; choose another folder with --out", path.display())
+        })
     }
 
-    /// The epochs of the runs in the table; of each network and method those of the row with the most.
+    /// The epochs of the runs in the table; of each network and method those of the row with the most epochs, of equals
+    /// with the most seeds.
     pub fn epochs(&self) -> Result<Vec<Epoch>> {
         let groups = groups(self.read("results.csv")?);
         let kind = |group: &Vec<Outcome>| (group[0].preset.clone(), group[0].method.clone());
@@ -213,7 +223,10 @@ fn groups(outcomes: Vec<Outcome>) -> Vec<Vec<Outcome>> {
     }
     let mut groups: Vec<_> = groups.into_iter().map(|(_, group)| group).collect();
     groups.iter_mut().for_each(|group| group.sort_by_key(|run| run.seed));
-    groups.sort_by_key(|group| (group[0].preset.clone(), group[0].method.clone(), group[0].epochs));
+    groups.sort_by_key(|group| {
+        let Outcome { preset, method, epochs, .. } = &group[0];
+        (preset.clone(), method.clone(), *epochs, group.len())
+    });
     groups
 }
 

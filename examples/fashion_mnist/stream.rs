@@ -49,7 +49,7 @@ pub fn stream(
     let bar = ProgressBar::new(images as u64).with_style(ProgressStyle::with_template(style)?);
     bar.set_prefix(settings.batch.to_string());
     let order = Tensor::randperm(images, (Kind::Int64, Device::Cpu));
-    let (mut moments, start) = (Vec::new(), Instant::now());
+    let (mut moments, start) = (Vec::<Moment>::new(), Instant::now());
     let (mut hits, mut seen, mut recent) = (0.0, 0, (0.0, 0));
     while seen < images {
         if stop.load(Ordering::Relaxed) {
@@ -86,7 +86,9 @@ pub fn stream(
     }
     bar.finish_and_clear();
     let test = run.test(data)?;
-    moments.iter_mut().last().into_iter().for_each(|last: &mut Moment| last.test_accuracy = Some(test));
+    if let Some(last) = moments.last_mut() {
+        last.test_accuracy = Some(test);
+    }
     Ok(Some(moments))
 }
 

@@ -81,9 +81,7 @@ impl Lif {
         options: Options,
     ) -> Result<Spikes> {
         let spikes = self.unwatched_steps(x, time_steps, trace, options)?;
-        guarded(self.node, || {
-            note(std::ptr::from_ref(self) as usize, &spikes.spike, options.scale, self.v.as_ref())
-        })?;
+        guarded(self.node, || note(std::ptr::from_ref(self) as usize, &spikes.spike, self.v.as_ref()))?;
         Ok(spikes)
     }
 

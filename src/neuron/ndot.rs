@@ -28,7 +28,7 @@ pub type NdotLifConfig = OtttLifConfig;
 /// As of [`OtttLifNode`](crate::OtttLifNode); one time step at a time.
 ///
 /// # Cost
-/// Three tensors of state, v, a and e; six passes over memory beside the neuron's own for the trace.
+/// Three tensors of state, v, a and e; six to eight passes over memory beside the neuron's own for the trace.
 ///
 /// # Source
 /// Jiang et al., *NDOT: Neuronal Dynamics-based Online Training for Spiking Neural Networks*, ICML 2024. Where there is

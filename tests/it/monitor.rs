@@ -155,11 +155,11 @@ fn named_modules_neurons_at_one_place_and_inputs_of_another_size_are_told_apart(
     assert_eq!(rates, expected.each_ref().map(|(name, rate)| (&**name, *rate)));
 }
 
-#[test]
-fn spikes_in_half_precision_are_all_counted() {
-    // bfloat16 itself counts to 256.
+#[rstest]
+fn spikes_in_half_precision_are_all_counted(#[values(1.0, 2.74)] scale: f64) {
+    // bfloat16 itself counts to 256, and 2.74 is 2.734 in it.
     let x = Tensor::full([1031, 2], 9.0, (Kind::BFloat16, Device::Cpu)).into();
-    let mut net = OtttSequential::new().add(node());
+    let mut net = OtttSequential::new().add(node()).add(Scale(scale));
     let mut monitor = every(1);
     monitor.watch(&mut net, |net| net.step(&x, true)).unwrap();
     assert_eq!(["rate", "saturated"].map(|quantity| last(&monitor, "0", quantity)), [1.0, 1.0]);
