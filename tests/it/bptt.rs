@@ -3,19 +3,12 @@
 use rstest::rstest;
 use spiketrace::surrogate::{spike, Sigmoid};
 use spiketrace::train::{bptt_training, ottt_online_training, Optimizer, Sgd, SgdConfig, Update};
-use spiketrace::{
-    OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Result, SlttLifConfig, SlttLifNode,
-};
+use spiketrace::{OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, SlttLifConfig, SlttLifNode};
 use tch::nn::{self, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Tensor};
 
+use crate::common::{mse, DOUBLE};
 use crate::parity::fixture::relative_difference;
-
-const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
-
-fn mse(y: &Tensor, target: &Tensor) -> Result<Tensor> {
-    Ok(y.f_mse_loss(target, Reduction::Mean)?)
-}
 
 struct Setting {
     vs: VarStore,

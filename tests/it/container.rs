@@ -11,9 +11,9 @@ use spiketrace::{
     SpikeTraceOp,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+use crate::common::{mse, FLOAT};
 
 fn ottt() -> OtttLifNode {
     OtttLifNode::new(Default::default()).unwrap()
@@ -32,10 +32,6 @@ fn pair(shape: &[i64]) -> (Tensor, Tensor) {
 
 fn signal((spike, trace): &(Tensor, Tensor)) -> Signal {
     Signal::SpikeTrace { spike: spike.shallow_clone(), trace: trace.shallow_clone() }
-}
-
-fn mse(y: &Tensor, target: &Tensor) -> Result<Tensor> {
-    Ok(y.f_mse_loss(target, Reduction::Mean)?)
 }
 
 fn boxed(module: impl OnlineModule + 'static) -> Box<dyn OnlineModule> {

@@ -2,6 +2,7 @@
 
 mod bptt;
 mod checkpoint;
+mod common;
 mod container;
 #[cfg(all(feature = "distributed", unix))]
 mod distributed;

@@ -11,10 +11,10 @@ use spiketrace::{
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
+use crate::common::FLOAT;
+
 const STEPS: i64 = 20_000;
 const TIME_STEPS: i64 = 5;
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-
 /// Resident memory of this process in kB.
 fn resident() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

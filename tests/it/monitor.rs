@@ -10,13 +10,9 @@ use spiketrace::{
     OtttSequential, Parameter, Result, Scale, Signal, SlttLifNode,
 };
 use tch::nn::{self, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-
-fn mse(y: &Tensor, target: &Tensor) -> Result<Tensor> {
-    Ok(y.f_mse_loss(target, Reduction::Mean)?)
-}
+use crate::common::{mse, FLOAT};
 
 fn node() -> OtttLifNode {
     OtttLifNode::new(Default::default()).unwrap()

@@ -10,11 +10,10 @@ use spiketrace::surrogate::Sigmoid;
 use spiketrace::train::{ottt_online_training, Update};
 use spiketrace::{OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, SlttLifConfig, SlttLifNode};
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::common::{mse, DOUBLE};
 use crate::parity::fixture::relative_difference;
-
-const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 /// A random fully connected network and a random batch of sequences.
 struct Setting {
@@ -134,10 +133,6 @@ impl<'a> Oracle<'a> {
         grads.reverse();
         grads
     }
-}
-
-fn mse(y: &Tensor, target: &Tensor) -> spiketrace::Result<Tensor> {
-    Ok(y.f_mse_loss(target, Reduction::Mean)?)
 }
 
 fn assert_all_close(what: &str, got: &[Tensor], expected: &[Tensor]) {

@@ -9,7 +9,7 @@ use spiketrace::{
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+use crate::common::FLOAT;
 
 /// max |a - b| over max |b|.
 fn distance(a: &Tensor, b: &Tensor) -> f64 {

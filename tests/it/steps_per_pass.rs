@@ -13,7 +13,7 @@ use spiketrace::{
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
-const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+use crate::common::DOUBLE;
 
 /// Numbers in -1 to 1 without the generator that other tests draw from.
 fn numbers(size: &[i64], seed: usize) -> Tensor {

@@ -13,10 +13,10 @@ use spiketrace::{OnlineModule, OtttSequential, Result};
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
+use crate::common::FLOAT;
+
 use super::group;
 use super::processes::{end, Processes};
-
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 pub fn job(name: &str, argument: &str, folder: &Path) -> Result<()> {
     match name {

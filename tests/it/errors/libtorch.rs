@@ -5,7 +5,7 @@ use spiketrace::surrogate::{heaviside, spike, DeterministicPass};
 use spiketrace::train::{ottt_online_training, OtttLoss, Update};
 use spiketrace::*;
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use super::*;
 

@@ -10,9 +10,9 @@ mod training;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use spiketrace::Result;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+use crate::common::FLOAT;
 
 /// What is done wrong, how, and what the message must contain.
 type Row<'a> = (&'a str, &'a dyn Fn() -> Result<()>, &'a [&'a str]);

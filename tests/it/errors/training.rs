@@ -4,7 +4,9 @@ use spiketrace::train::{
 };
 use spiketrace::{OnlineModule, OtttLifNode, OtttSequential, Result};
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::common::mse;
 
 use super::{check, ones};
 
@@ -13,10 +15,6 @@ fn net(vs: &VarStore) -> OtttSequential {
         .add(nn::linear(vs.root() / 0, 4, 5, Default::default()))
         .add(OtttLifNode::new(Default::default()).unwrap())
         .add(nn::linear(vs.root() / 2, 5, 3, Default::default()))
-}
-
-fn mse(y: &Tensor, target: &Tensor) -> Result<Tensor> {
-    Ok(y.f_mse_loss(target, Reduction::Mean)?)
 }
 
 fn train(x: Tensor, target: Tensor, loss: fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<()> {
