@@ -65,6 +65,37 @@ fn spikes_and_potentials_are_those_of_the_neurons(
     }
 }
 
+#[rstest]
+fn images_are_counted_alike_however_they_lie(
+    #[values(Kind::Float, Kind::Double)] kind: Kind,
+    #[values(1, 9)] batch: i64,
+) {
+    // More than a piece of a sweep.
+    let x = (Tensor::randn([batch, 5, 13, 11], (kind, Device::Cpu)) + 0.5).contiguous();
+    let over_two_steps = |x: &Tensor, paths: FastPaths| {
+        let (mut net, mut monitor) = (node(), every(1));
+        let run = |node: &mut OtttLifNode| {
+            node.step(&x.into(), true)?;
+            node.step(&x.into(), true)
+        };
+        with_fast_paths(paths, || monitor.watch(&mut net, run)).unwrap();
+        monitor.records().iter().map(|record| (record.quantity, record.value)).collect::<Vec<_>>()
+    };
+    let expected = over_two_steps(&x, FastPaths::NONE);
+    let channels_last = x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    let samples_last = x.permute([1, 2, 3, 0]).contiguous().permute([3, 0, 1, 2]);
+    for x in [&x, &channels_last, &samples_last, &Tensor::cat(&[&x, &x], 2).narrow(2, 0, 13)] {
+        for ((quantity, got), (_, expected)) in over_two_steps(x, FastPaths::default()).iter().zip(&expected)
+        {
+            assert!(
+                (got - expected).abs() < 1e-5,
+                "{quantity}: {got} for {expected}, strides {:?}",
+                x.stride()
+            );
+        }
+    }
+}
+
 fn deep(vs: &VarStore) -> OtttSequential {
     let p = vs.root();
     let linear = |name: i64, from, to| nn::linear(&p / name, from, to, Default::default());
