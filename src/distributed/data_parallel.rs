@@ -20,8 +20,9 @@ use crate::train::Optimizer;
 ///
 /// where rank r's gradient g_r is the mean over its n_r samples; the counts travel with the gradients. So the
 /// step is that of one process with the whole batch, as far as the loss is a mean over samples and no layer mixes
-/// them (batch normalization does, each rank by itself). All ranks get the same gradients, bit for bit, and so stay
-/// alike, on processors of one kind.
+/// them (batch normalization does, each rank by itself) and nothing is drawn (masks of dropout and steps of SLTT-K
+/// are, by each rank). All ranks get the same gradients, bit for bit, and so stay alike, on processors of one kind.
+///
 /// A parameter that some rank has no gradient for counts as 0 there; one that no rank has stays without.
 ///
 /// A loop of your own calls [`set_samples`](Optimizer::set_samples) before each batch, unless all ranks always have as

@@ -1,5 +1,6 @@
 //! Looking inside a network while it runs: spikes, membranes, gradients.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -29,23 +30,26 @@ impl Default for MonitorConfig {
 
 /// Records what the neurons of a network do and how large its gradients are.
 ///
-/// Any network of any depth: its neurons report by themselves while a call is watched. Of each layer of neurons
+/// Any network of any depth: its neurons report by themselves while a call is watched, on the thread that calls. Of
+/// each layer of neurons, whose input's first dimension is the batch,
 ///
 /// | quantity | over the watched steps |
 /// |---|---|
-/// | `rate` | mean of the spikes, 0 to 1 |
+/// | `rate` | share of the steps at which a neuron fired, mean of neurons and samples |
 /// | `silent` | share of the neurons that never fired, for no sample |
 /// | `saturated` | share of the neurons that always fired |
-/// | `v_mean`, `v_std`, `v_min`, `v_max` | of the potentials behind each step (with K steps a pass, behind each pass) |
+/// | `v_mean`, `v_std`, `v_min`, `v_max` | of the potentials behind each step (with K steps a pass, behind each pass); NaN where one is none |
 ///
 /// and of each parameter `grad_norm`, the Euclidean norm of the gradient that is there afterwards. A layer is called
 /// by its path, `1.block.0`, as a parameter is. Where one path has several, neurons inside a module of your own or
 /// inputs of another size, the second is `1.block.0#2`.
 ///
+/// Records stay until [`take_records`](Monitor::take_records) takes them: a program that never ends should.
+///
 /// # Cost
 /// None unless a call is recorded. A recorded step reads once more what each layer of neurons made, a recorded call
-/// the gradients: a training takes 4 to 9 percent longer where every batch is recorded, and where every 50th is, as long
-/// as without, within the noise of 1 percent (`cargo bench --bench monitor`, two networks, one thread).
+/// the gradients: a training takes 4 to 9 percent longer where every batch is recorded, and as long as without, within
+/// the noise, where every 50th is (`cargo bench --bench monitor`, two networks, one thread).
 ///
 /// ```
 /// use spiketrace::train::{ottt_online_training, repeat_over_time, Sgd, SgdConfig, Update};
@@ -141,6 +145,11 @@ impl Monitor {
         &self.records
     }
 
+    /// Takes what was recorded so far out of the monitor; calls count on.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
     /// Writes `call,name,quantity,value`, one record a line.
     ///
     /// # Errors
@@ -151,7 +160,7 @@ impl Monitor {
             let mut file = BufWriter::new(File::create(path)?);
             writeln!(file, "call,name,quantity,value")?;
             for Record { call, name, quantity, value } in &self.records {
-                writeln!(file, "{call},{name},{quantity},{value}")?;
+                writeln!(file, "{call},{},{quantity},{value}", quoted(name))?;
             }
             file.flush()
         };
@@ -159,6 +168,14 @@ impl Monitor {
             path: path.into(),
             problem: format!("cannot be written: {error}"),
         })
+    }
+}
+
+/// A name as CSV has it, with quotation marks where it needs them.
+fn quoted(name: &str) -> Cow<'_, str> {
+    match name.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", name.replace('"', "\"\"")).into(),
+        false => name.into(),
     }
 }
 
@@ -212,21 +229,22 @@ fn recorded<T>(body: impl FnOnce() -> T) -> (T, Vec<Layer>) {
 
 /// Runs `body`, a module's step, as the part `part` of what is around it.
 pub(crate) fn within<T>(part: &str, body: impl FnOnce() -> T) -> T {
-    let entered = WATCH.with_borrow_mut(|watch| {
-        watch.as_mut().map(|watch| {
-            watch.path.push(part.to_owned());
-            watch.path.len()
-        })
-    });
-    let result = body();
-    if let Some(depth) = entered {
-        WATCH.with_borrow_mut(|watch| {
-            if let Some(watch) = watch {
-                watch.path.truncate(depth - 1);
-            }
-        });
+    /// Leaves the part in a panic, too: how deep the path was.
+    struct Leave(Option<usize>);
+
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            let Some(depth) = self.0 else { return };
+            WATCH.with_borrow_mut(|watch| watch.iter_mut().for_each(|watch| watch.path.truncate(depth)));
+        }
     }
-    result
+
+    let _leave = Leave(WATCH.with_borrow_mut(|watch| {
+        let path = &mut watch.as_mut()?.path;
+        path.push(part.to_owned());
+        Some(path.len() - 1)
+    }));
+    body()
 }
 
 /// Takes note of steps of a layer of neurons, if they are watched.
@@ -243,14 +261,14 @@ impl Watch {
     fn note(&mut self, node: usize, spike: &Tensor, v: Option<&Tensor>) -> Result<()> {
         let Some(v) = v.filter(|v| v.dim() > 0 && v.numel() > 0) else { return Ok(()) };
         let _no_grad = tch::no_grad_guard();
-        let (path, sample) = (self.path.join("."), v.size().split_off(1));
-        let ordinal = 1 + self.layers.iter().filter(|layer| layer.path == path).count();
-        let same = |layer: &&mut Layer| {
-            (layer.node, &layer.path, layer.tally.size()) == (node, &path, sample.clone())
-        };
+        let path = self.path.join(".");
+        let size = v.size();
+        let here = |layer: &&mut Layer| layer.path == path;
+        let same = |layer: &&mut Layer| layer.node == node && here(layer) && layer.tally.size() == size[1..];
         if let Some(layer) = self.layers.iter_mut().find(same) {
             return layer.tally.add(spike, v);
         }
+        let ordinal = 1 + self.layers.iter_mut().filter(here).count();
         let mut tally = Tally::new(v)?;
         tally.add(spike, v)?;
         self.layers.push(Layer { path, ordinal, node, tally });

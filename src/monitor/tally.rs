@@ -1,43 +1,27 @@
 //! What is counted of a layer of neurons: one sweep over a step's spikes and potentials.
 
+use std::sync::Mutex;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::fast::fast_paths;
-use crate::ffi::{sweep, vectorized};
+use crate::ffi::{sweep, vectorized, PIECE};
 use crate::surrogate::Real;
 
-/// Of each neuron, over samples and steps; all tensors are shaped like one sample.
-///
-/// Only [`numbers`](Tally::numbers) goes from neurons to their layer, so a step costs one reading of what it made.
+/// Spikes and potentials of a layer, over samples and steps.
 pub(super) struct Tally {
-    /// How often each fired, of how many chances it had.
+    /// How often each neuron fired, shaped like one sample, of how many chances it had.
     spikes: Tensor,
     chances: i64,
-    /// The potentials' sum, sum of squares, least and largest, of how many looks.
-    sum: Tensor,
-    square: Tensor,
-    least: Tensor,
-    most: Tensor,
-    looks: i64,
+    v: Moments,
 }
 
 impl Tally {
     /// Nothing yet, of neurons with potentials `v` `[N, ...]`.
     pub(super) fn new(v: &Tensor) -> Result<Self> {
-        // Half precision counts to a few hundred only.
-        let kind = if v.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float };
-        let sample = v.f_select(0, 0)?.f_to_kind(kind)?;
-        let full = |value: f64| sample.f_full_like(value);
-        Ok(Self {
-            spikes: full(0.0)?,
-            chances: 0,
-            sum: full(0.0)?,
-            square: full(0.0)?,
-            least: full(f64::INFINITY)?,
-            most: full(f64::NEG_INFINITY)?,
-            looks: 0,
-        })
+        let spikes = v.f_select(0, 0)?.f_to_kind(Kind::Double)?.f_zeros_like()?;
+        Ok(Self { spikes, chances: 0, v: Moments::NONE })
     }
 
     /// The shape of a sample.
@@ -47,73 +31,81 @@ impl Tally {
 
     /// Adds a step's, or several steps' `spike` `[time_steps * N, ...]`, not 0 where a neuron fired, and `v` `[N, ...]`.
     pub(super) fn add(&mut self, spike: &Tensor, v: &Tensor) -> Result<()> {
-        let (spike, v) = (spike.f_detach()?, v.f_detach()?);
-        match self.spikes.f_kind()? {
-            _ if !(self.lies_alike(&spike) && self.lies_alike(&v)) => self.add_composed(&spike, &v)?,
-            Kind::Double => self.add_swept::<f64>(&spike, &v)?,
-            _ => self.add_swept::<f32>(&spike, &v)?,
-        }
+        let (spike, v) = (&spike.f_detach()?, &v.f_detach()?);
+        let (counts, moments) = match v.f_kind()? {
+            Kind::Float if lie_alike(spike, v) => swept::<f32>(spike, v)?,
+            Kind::Double if lie_alike(spike, v) => swept::<f64>(spike, v)?,
+            _ => composed(spike, v)?,
+        };
+        let _ = self.spikes.f_add_(&counts)?;
         self.chances += spike.size()[0];
-        self.looks += v.size()[0];
-        Ok(())
-    }
-
-    /// Whether the samples of `x` lie in memory one after another, each as the sums do.
-    fn lies_alike(&self, x: &Tensor) -> bool {
-        let (size, stride) = (x.size(), x.stride());
-        let one_by_one = size[0] == 1 || stride[0] == self.spikes.numel() as i64;
-        fast_paths().fused_neuron
-            && x.device() == Device::Cpu
-            && x.kind() == self.spikes.kind()
-            && one_by_one
-            && stride[1..] == self.spikes.stride()[..]
-    }
-
-    fn add_swept<R: Real>(&mut self, spike: &Tensor, v: &Tensor) -> Result<()> {
-        let (samples, looks) = (spike.size()[0] as usize, v.size()[0] as usize);
-        let outputs = [&self.spikes, &self.sum, &self.square, &self.least, &self.most].map(Some);
-        sweep(
-            outputs,
-            [Some(spike), Some(v)],
-            |[mut spikes, mut sum, mut square, mut least, mut most], [s, v]| {
-                for i in 0..samples {
-                    count::<R>(spikes.row(0), s.row(i));
-                }
-                for i in 0..looks {
-                    gather::<R>(sum.row(0), square.row(0), least.row(0), most.row(0), v.row(i));
-                }
-            },
-        )
-    }
-
-    /// In libtorch's operations: for any kind, device and layout.
-    fn add_composed(&mut self, spike: &Tensor, v: &Tensor) -> Result<()> {
-        let kind = self.spikes.f_kind()?;
-        let over_samples = |x: &Tensor| x.f_sum_dim_intlist(0i64, false, kind);
-        let v = v.f_to_kind(kind)?;
-        self.spikes = self.spikes.f_add(&over_samples(&spike.f_ne(0.0)?)?)?;
-        self.sum = self.sum.f_add(&over_samples(&v)?)?;
-        self.square = self.square.f_add(&over_samples(&v.f_square()?)?)?;
-        self.least = self.least.f_minimum(&v.f_amin(0i64, false)?)?;
-        self.most = self.most.f_maximum(&v.f_amax(0i64, false)?)?;
+        self.v.merge(moments);
         Ok(())
     }
 
     /// The layer's numbers, by their names.
     pub(super) fn numbers(&self) -> Result<[(&'static str, f64); 7]> {
-        let mean = |of: &Tensor| number(&of.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?);
-        let (chances, looks) = (self.chances as f64, self.looks as f64);
-        let v_mean = mean(&self.sum)? / looks;
+        let share = |of: Tensor| number(&of.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?);
+        let chances = self.chances as f64;
+        let [v_mean, v_std, v_min, v_max] = self.v.numbers();
         Ok([
-            ("rate", mean(&self.spikes)? / chances),
-            ("silent", mean(&self.spikes.f_eq(0.0)?)?),
-            ("saturated", mean(&self.spikes.f_eq(chances)?)?),
+            ("rate", number(&self.spikes.f_mean(Kind::Double)?)? / chances),
+            ("silent", share(self.spikes.f_eq(0.0)?)?),
+            ("saturated", share(self.spikes.f_eq(chances)?)?),
             ("v_mean", v_mean),
-            ("v_std", (mean(&self.square)? / looks - v_mean * v_mean).max(0.0).sqrt()),
-            ("v_min", number(&self.least.f_min()?)?),
-            ("v_max", number(&self.most.f_max()?)?),
+            ("v_std", v_std),
+            ("v_min", v_min),
+            ("v_max", v_max),
         ])
     }
+}
+
+/// Whether the samples of both lie in the CPU's memory one after another, and each as the others do.
+fn lie_alike(spike: &Tensor, v: &Tensor) -> bool {
+    let one_by_one = |x: &Tensor| {
+        let (size, stride) = (x.size(), x.stride());
+        size[0] == 1 || stride[0] == size[1..].iter().product::<i64>()
+    };
+    fast_paths().fused_neuron
+        && spike.device() == Device::Cpu
+        && spike.kind() == v.kind()
+        && one_by_one(spike)
+        && one_by_one(v)
+        && spike.stride()[1..] == v.stride()[1..]
+}
+
+/// How often each neuron fired, and the potentials' moments.
+fn swept<R: Real + Into<f64>>(spike: &Tensor, v: &Tensor) -> Result<(Tensor, Moments)> {
+    let counts = v.f_select(0, 0)?.f_zeros_like()?;
+    let (samples, looks) = (spike.size()[0] as usize, v.size()[0] as usize);
+    let moments = Mutex::new(Moments::NONE);
+    sweep([Some(&counts)], [Some(spike), Some(v)], |[mut counts], [spike, v]| {
+        for i in 0..samples {
+            count::<R>(counts.row(0), spike.row(i));
+        }
+        let mut piece = Moments::NONE;
+        for first in (0..looks).step_by(ROWS) {
+            let rows = first..looks.min(first + ROWS);
+            piece.merge(Moments::of::<R>(rows.map(|i| v.row(i))));
+        }
+        if let Ok(mut moments) = moments.lock() {
+            moments.merge(piece);
+        }
+    })?;
+    Ok((counts, moments.into_inner().unwrap_or(Moments::NONE)))
+}
+
+/// The same in libtorch's operations: for any kind, device and layout.
+fn composed(spike: &Tensor, v: &Tensor) -> Result<(Tensor, Moments)> {
+    let counts = spike.f_ne(0.0)?.f_sum_dim_intlist(0i64, false, Kind::Float)?;
+    // Half precision has too few digits for a mean.
+    let v = if v.f_kind()? == Kind::Double { v.shallow_clone() } else { v.f_to_kind(Kind::Float)? };
+    let ((var, mean), (least, most)) = (v.f_var_mean(false)?, v.f_aminmax(None, false)?);
+    // One journey from the device for all of them.
+    let found = Tensor::f_stack(&[mean, var, least, most], 0)?.f_to_device(Device::Cpu)?;
+    let [mean, var, least, most] = [0, 1, 2, 3].map(|i| found.f_double_value(&[i]));
+    let count = v.numel() as f64;
+    Ok((counts, Moments { count, mean: mean?, squares: var? * count, least: least?, most: most? }))
 }
 
 /// A piece of the spikes.
@@ -128,15 +120,82 @@ fn count<R: Real>(counts: &mut [R], spikes: &[R]) {
     );
 }
 
+/// Mean, spread and range of some numbers.
+struct Moments {
+    count: f64,
+    mean: f64,
+    /// Sum of the squared distances from the mean.
+    squares: f64,
+    least: f64,
+    most: f64,
+}
+
+/// Rows of potentials that are summed in their own precision.
+const ROWS: usize = 64;
+
+impl Moments {
+    const NONE: Self =
+        Self { count: 0.0, mean: 0.0, squares: 0.0, least: f64::INFINITY, most: f64::NEG_INFINITY };
+
+    /// Of at most [`ROWS`] rows of a piece, seen from its first number, so that a common height costs no digits.
+    fn of<'a, R: Real + Into<f64>>(rows: impl Iterator<Item = &'a [R]>) -> Self {
+        let mut rows = rows.peekable();
+        let Some(&first) = rows.peek() else { return Self::NONE };
+        let (height, len) = (first[0], first.len());
+        let all = |value: f64| [R::of(value); PIECE];
+        let (mut sum, mut square) = (all(0.0), all(0.0));
+        let (mut least, mut most) = (all(f64::INFINITY), all(f64::NEG_INFINITY));
+        let mut count = 0.0;
+        for row in rows {
+            gather(height, row, &mut sum, &mut square, &mut least, &mut most);
+            count += len as f64;
+        }
+        let total = |of: &[R]| of[..len].iter().fold(0.0, |sum, &x| sum + x.into());
+        let (height, sum) = (height.into(), total(&sum));
+        Self {
+            count,
+            mean: height + sum / count,
+            squares: total(&square) - sum * sum / count,
+            least: least[..len].iter().fold(f64::INFINITY, |least, &x| least.min(x.into())),
+            most: most[..len].iter().fold(f64::NEG_INFINITY, |most, &x| most.max(x.into())),
+        }
+    }
+
+    /// Chan et al., *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances*, 1979.
+    fn merge(&mut self, other: Self) {
+        let count = self.count + other.count;
+        if count == 0.0 {
+            return;
+        }
+        let (apart, share) = (other.mean - self.mean, other.count / count);
+        *self = Self {
+            count,
+            mean: self.mean + apart * share,
+            squares: self.squares + other.squares + apart * apart * self.count * share,
+            least: self.least.min(other.least),
+            most: self.most.max(other.most),
+        };
+    }
+
+    /// Mean, deviation, least and largest number: none of them a number where some are none.
+    fn numbers(&self) -> [f64; 4] {
+        let Self { count, mean, squares, least, most } = *self;
+        if !squares.is_finite() {
+            return [f64::NAN; 4];
+        }
+        [mean, (squares.max(0.0) / count).sqrt(), least, most]
+    }
+}
+
 /// A piece of the potentials.
-fn gather<R: Real>(sum: &mut [R], square: &mut [R], least: &mut [R], most: &mut [R], v: &[R]) {
+fn gather<R: Real>(height: R, v: &[R], sum: &mut [R], square: &mut [R], least: &mut [R], most: &mut [R]) {
     vectorized(
         #[inline(always)]
         move || {
-            for ((((sum, square), least), most), &v) in sum.iter_mut().zip(square).zip(least).zip(most).zip(v)
-            {
-                *sum = *sum + v;
-                *square = *square + v.square();
+            for ((((&v, sum), square), least), most) in v.iter().zip(sum).zip(square).zip(least).zip(most) {
+                let above = v - height;
+                *sum = *sum + above;
+                *square = *square + above.square();
                 *least = if v < *least { v } else { *least };
                 *most = if v > *most { v } else { *most };
             }

@@ -71,23 +71,40 @@ impl NdotLifNode {
         self.lif.v.as_ref()
     }
 
+    /// Sets the membrane potential, which leaves `v` itself as it is; the next input must have its shape.
+    pub fn set_v(&mut self, v: &Tensor) {
+        self.lif.v = Some(v.shallow_clone());
+        self.lif.own_v = 0;
+    }
+
     /// The trace after the last training step, `None` before the first.
     pub fn trace(&self) -> Option<&Tensor> {
         self.trace.as_ref()
     }
 
+    /// Sets the trace, which fades by λ in the next step; the next input must have its shape.
+    pub fn set_trace(&mut self, trace: &Tensor) {
+        (self.trace, self.fading) = (Some(trace.shallow_clone()), None);
+    }
+
+    /// λ, the leak, which bounds e.
+    fn most(&self) -> f64 {
+        1.0 - 1.0 / self.lif.tau
+    }
+
     /// a_t, from the spike of the step.
     fn next_trace(&self, spike: &Tensor) -> Result<Tensor> {
         let spike = spike.f_detach()?;
-        match (&self.fading, &self.trace) {
-            (Some(fading), Some(trace)) => Ok(spike.f_addcmul(fading, trace)?),
-            _ => Ok(spike),
-        }
+        Ok(match (&self.trace, &self.fading) {
+            (None, _) => spike,
+            (Some(trace), Some(fading)) => spike.f_addcmul(fading, trace)?,
+            (Some(trace), None) => trace.f_mul_scalar(self.most())?.f_add(&spike)?,
+        })
     }
 
     /// e_t, from the potentials before the step and behind it.
     fn next_fading(&self, before: Option<&Tensor>, v: &Tensor) -> Result<Tensor> {
-        let most = 1.0 - 1.0 / self.lif.tau;
+        let most = self.most();
         let Some(before) = before else { return Ok(v.f_full_like(most)?) };
         let above_rest = |v: &Tensor| match self.lif.v_reset {
             Some(v_reset) if v_reset != 0.0 => v.f_sub_scalar(v_reset),
@@ -105,8 +122,8 @@ impl OnlineModule for NdotLifNode {
         let traces = train && !is_through_time();
         // The step moves v in place.
         let before = self.lif.v.as_ref().filter(|_| traces).map(Tensor::f_detach_copy).transpose()?;
-        if let (Some(trace), Some(v)) = (&self.trace, &self.lif.v) {
-            expect_fresh("NdotLifNode", "trace", trace, v)?;
+        if let Some(trace) = &self.trace {
+            expect_fresh("NdotLifNode", "trace", trace, self.lif.v.as_ref().unwrap_or(x.value()))?;
         }
         let Spikes { spike, .. } = self.lif.steps(x, 1, None, Options { train, scale: 1.0 })?;
         if !traces {

@@ -57,13 +57,17 @@ impl CosineSchedule {
     /// A schedule.
     ///
     /// # Errors
-    /// When a learning rate is negative or not finite, or the warm-up leaves no step.
+    /// When a learning rate is negative or not finite, the last is above the highest, or the warm-up leaves no step.
     pub fn new(config: CosineConfig) -> Result<Self> {
         for (name, value) in [("lr", config.lr), ("min_lr", config.min_lr)] {
             if !(value >= 0.0 && value.is_finite()) {
                 let name = format!("CosineSchedule's {name}");
                 return Err(Error::argument(&name, "a finite number from 0 on", value));
             }
+        }
+        if config.min_lr > config.lr {
+            let expected = format!("at most lr, {}", config.lr);
+            return Err(Error::argument("CosineSchedule's min_lr", &expected, config.min_lr));
         }
         if config.warm_up >= config.steps {
             let expected = format!("below {}, the count of all steps", config.steps);
@@ -106,5 +110,7 @@ mod tests {
         assert_eq!(all_up, "CosineSchedule's warm_up is 5, expected below 5, the count of all steps");
         assert!(error(CosineConfig { lr: f64::NAN, ..Default::default() }).contains("lr is NaN"));
         assert!(error(CosineConfig { min_lr: -1.0, ..Default::default() }).contains("min_lr is -1"));
+        let upwards = error(CosineConfig { lr: 0.1, min_lr: 0.2, ..Default::default() });
+        assert_eq!(upwards, "CosineSchedule's min_lr is 0.2, expected at most lr, 0.1");
     }
 }

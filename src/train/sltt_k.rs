@@ -18,7 +18,8 @@ use crate::module::OnlineModule;
 /// ```
 ///
 /// For a network of [`SlttLifNode`](crate::SlttLifNode)s; with traced neurons it is OTTT at k steps. The steps are
-/// drawn by libtorch's generator, so `tch::manual_seed` repeats them.
+/// drawn by libtorch's generator, so `tch::manual_seed` repeats them. Of many processes each draws its own, unless all
+/// have the same seed.
 ///
 /// # Shapes
 /// As for [`ottt_online_training`](super::ottt_online_training). The loss returned is the sum over the drawn steps,

@@ -192,6 +192,37 @@ fn spikes_in_half_precision_are_all_counted(#[values(1.0, 2.74)] scale: f64) {
     assert_eq!(["rate", "saturated"].map(|quantity| last(&monitor, "0", quantity)), [1.0, 1.0]);
 }
 
+#[rstest]
+fn what_is_no_number_is_not_hidden(
+    #[values(FastPaths::default(), FastPaths::NONE)] paths: FastPaths,
+    #[values(f32::NAN, f32::INFINITY)] bad: f32,
+) {
+    let x: Signal = Tensor::from_slice2(&[[0.2, 0.3, 0.1], [0.2, bad, 0.1]]).into();
+    let mut net = node();
+    let mut monitor = every(1);
+    with_fast_paths(paths, || monitor.watch(&mut net, |net| net.step(&x, true))).unwrap();
+    for quantity in ["v_mean", "v_std", "v_min", "v_max"] {
+        assert!(last(&monitor, "", quantity).is_nan(), "{quantity}");
+    }
+}
+
+#[rstest]
+fn long_calls_lose_no_digits(#[values(FastPaths::default(), FastPaths::NONE)] paths: FastPaths) {
+    // The first potential is 0.7, and each next one as well.
+    let steps = [0.7f32, 0.35].map(|x| Signal::from(Tensor::full([500, 3], f64::from(x), FLOAT)));
+    let mut net = node();
+    let mut monitor = every(1);
+    let run = |net: &mut OtttLifNode| {
+        net.step(&steps[0], true)?;
+        (0..2000).try_for_each(|_| net.step(&steps[1], true).map(drop))
+    };
+    with_fast_paths(paths, || monitor.watch(&mut net, run)).unwrap();
+    for (quantity, expected) in [("v_mean", 0.7), ("v_std", 0.0), ("v_min", 0.7), ("v_max", 0.7)] {
+        let got = last(&monitor, "", quantity);
+        assert!((got - expected).abs() < 1e-6, "{quantity}: {got}");
+    }
+}
+
 #[test]
 fn several_steps_a_pass_count_the_same_spikes() {
     let x = repeat_over_time(&((Tensor::arange(20, FLOAT) * 7.7).sin().view([4, 5]) * 4.0), 6).unwrap();
@@ -246,8 +277,45 @@ fn a_failed_call_leaves_no_record_and_no_watch_behind() {
 }
 
 #[test]
-fn the_file_has_a_line_for_each_record() {
+fn a_module_that_panics_leaves_no_name_behind() {
+    #[derive(Debug)]
+    struct Panics(bool);
+
+    impl spiketrace::Layer for Panics {
+        fn forward(&mut self, x: &Tensor, _: bool) -> Result<Tensor> {
+            assert!(!std::mem::take(&mut self.0), "once");
+            Ok(x.shallow_clone())
+        }
+    }
+
+    let mut net = OtttSequential::new().add(OtttSequential::new().add(Panics(true))).add(node());
+    let x: Signal = Tensor::ones([2, 3], FLOAT).into();
+    let mut monitor = every(1);
+    let run = |net: &mut OtttSequential| {
+        assert!(net.step(&x, true).is_err());
+        net.step(&x, true)
+    };
+    monitor.watch(&mut net, run).unwrap();
+    assert_eq!(last(&monitor, "1", "rate"), 1.0);
+}
+
+#[test]
+fn records_can_be_taken_out() {
     let mut net = OtttSequential::new().add(node());
+    let x: Signal = Tensor::ones([2, 3], FLOAT).into();
+    let mut monitor = every(2);
+    monitor.watch(&mut net, |net| net.step(&x, true)).unwrap();
+    assert!(monitor.take_records().iter().all(|record| record.call == 0));
+    assert!(monitor.records().is_empty());
+    for _ in 0..2 {
+        monitor.watch(&mut net, |net| net.step(&x, true)).unwrap();
+    }
+    assert!(!monitor.records().is_empty() && monitor.records().iter().all(|record| record.call == 2));
+}
+
+#[test]
+fn the_file_has_a_line_for_each_record() {
+    let mut net = OtttSequential::new().add_named("a,\"b\"", node()).unwrap();
     let x: spiketrace::Signal = Tensor::ones([2, 3], FLOAT).into();
     let mut monitor = every(1);
     monitor.watch(&mut net, |net| net.step(&x, true)).unwrap();
@@ -256,7 +324,7 @@ fn the_file_has_a_line_for_each_record() {
     monitor.write_csv(&path).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[..3], ["call,name,quantity,value", "0,0,rate,1", "0,0,silent,0"]);
+    assert_eq!(lines[..3], ["call,name,quantity,value", r#"0,"a,""b""",rate,1"#, r#"0,"a,""b""",silent,0"#]);
     assert_eq!(lines.len(), 1 + monitor.records().len());
     let error = monitor.write_csv(folder.path()).unwrap_err().to_string();
     assert!(error.contains("cannot be written"), "{error}");

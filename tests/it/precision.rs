@@ -7,9 +7,9 @@ use spiketrace::{
     OtttLifNode, OtttSequential, Precision, Signal, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::common::FLOAT;
+use crate::common::{mse, FLOAT};
 
 /// max |a - b| over max |b|.
 fn distance(a: &Tensor, b: &Tensor) -> f64 {
@@ -66,7 +66,6 @@ fn a_network_keeps_weights_states_and_gradients_in_f32(
     let mut optimizer = nn::Sgd::default().build(&vs, 0.05).unwrap();
     let x = Tensor::rand([8, 5, 3, 32, 32], FLOAT);
     let target = Tensor::rand([8, 5, 4], FLOAT);
-    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
     let mut losses = Vec::new();
     for _ in 0..10 {
         let config = OtttTrainingConfig { update, steps_per_pass };

@@ -11,15 +11,9 @@ use spiketrace::{
     OtttSequential, Parameter, Result, Scale, Signal, SlttLifConfig, SlttLifNode, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::common::DOUBLE;
-
-/// Numbers in -1 to 1 without the generator that other tests draw from.
-fn numbers(size: &[i64], seed: usize) -> Tensor {
-    let count: i64 = size.iter().product();
-    (Tensor::arange(count, DOUBLE) * (12.9898 + seed as f64) + 0.5).sin().view(size)
-}
+use crate::common::{mse, numbers};
 
 /// Every layer of the crate, both nodes, tch's layers, a nested container.
 fn everything(vs: &VarStore) -> OtttSequential {
@@ -77,7 +71,6 @@ fn train(
     let x = if constant { repeat_over_time(&x.select(1, 0), 7).unwrap() } else { x };
     let target = numbers(&[3, 7, 3], 101);
     let mut optimizer = nn::Sgd::default().build(&vs, 0.0).unwrap();
-    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
     // A second sequence goes on where the first one ended.
     let train = |net: &mut OtttSequential, optimizer: &mut nn::Optimizer| {
         ottt_online_training(net, optimizer, &x, &target, mse, config).unwrap()
@@ -150,7 +143,6 @@ fn weights_are_held_through_a_sequence_and_released_when_the_loss_fails() {
         .add(ws_linear(vs.root(), 4, 2, Default::default()).unwrap());
     let mut optimizer = nn::Sgd::default().build(&vs, 0.1).unwrap();
     let x = Tensor::rand([3, 5, 4], (Kind::Float, Device::Cpu));
-    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
     let weight = vs.variables()["weight"].copy();
     for broken in [true, false] {
         let loss = |y: &Tensor, t: &Tensor| if broken { panic!("broken") } else { mse(y, t) };
@@ -214,7 +206,6 @@ fn a_constant_input_goes_through_the_first_layer_once(
     let x = repeat_over_time(&Tensor::rand([3, 4], (Kind::Float, Device::Cpu)), 6).unwrap();
     let x = if constant { x } else { x.contiguous() };
     let target = Tensor::rand([3, 6, 2], (Kind::Float, Device::Cpu));
-    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
     let config = OtttTrainingConfig { update, steps_per_pass };
     let before = vs.variables()["0.weight"].copy();
     ottt_online_training(&mut net, &mut optimizer, &x, &target, mse, config).unwrap();
@@ -275,7 +266,6 @@ fn a_module_that_cannot_take_several_steps_is_named(
     let mut optimizer = nn::Sgd::default().build(&vs, 0.1).unwrap();
     let x = Tensor::rand([3, 5, 4], (Kind::Float, Device::Cpu));
     let target = Tensor::rand([3, 5, 2], (Kind::Float, Device::Cpu));
-    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
     let config = OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass: 2 };
     let error = ottt_online_training(&mut net, &mut optimizer, &x, &target, mse, config).unwrap_err();
     let text = error.to_string();
@@ -297,7 +287,6 @@ fn steps_per_pass_out_of_range_is_an_error(
     let mut net = OtttSequential::new().add(nn::linear(vs.root(), 4, 2, Default::default()));
     let mut optimizer = nn::Sgd::default().build(&vs, 0.1).unwrap();
     let x = Tensor::rand([3, 5, 4], (Kind::Float, Device::Cpu));
-    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
     let config = OtttTrainingConfig { update, steps_per_pass };
     let error = ottt_online_training(&mut net, &mut optimizer, &x, &x, mse, config).unwrap_err();
     assert!(error.to_string().starts_with(message), "{error}");

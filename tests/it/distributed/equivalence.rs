@@ -15,6 +15,8 @@ use spiketrace::{
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
+use crate::common::{fill, numbers};
+
 use super::processes::Processes;
 
 const TIME_STEPS: i64 = 4;
@@ -59,12 +61,6 @@ fn vgg(p: &nn::Path) -> Result<OtttSequential> {
         .add(nn::linear(p / "8", 54, CLASSES, Default::default())))
 }
 
-/// Numbers in -1 to 1.
-fn numbers(size: &[i64], seed: usize) -> Tensor {
-    let count: i64 = size.iter().product();
-    (Tensor::arange(count, (Kind::Double, Device::Cpu)) * (12.9898 + seed as f64) + 0.5).sin().view(size)
-}
-
 type Build = fn(&nn::Path) -> Result<OtttSequential>;
 
 /// 50 batches; the weights before and after.
@@ -75,10 +71,7 @@ fn train(group: &dyn Collectives, build: Build, how: Loop, kind: Kind) -> Result
     let mut net = build(&vs.root())?;
     vs.set_kind(kind);
     if group.rank() == 0 {
-        for (i, parameter) in net.parameters().into_iter().enumerate() {
-            let values = numbers(&parameter.tensor.size(), i) * 0.5;
-            tch::no_grad(|| parameter.tensor.shallow_clone().copy_(&values));
-        }
+        fill(&net, 0.5);
     }
     // 10 batches an epoch; the last one has 1 sample, which leaves ranks without, or, for FPTT, 5.
     let samples = if let Loop::Fptt = how { 95 } else { 91 };

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
-use spiketrace::distributed::{Collectives, DataParallel, ReduceOp};
+use spiketrace::distributed::{Collectives, DataParallel, ProcessGroup, ReduceOp};
 use spiketrace::train::{Optimizer, Sgd, SgdConfig};
 use spiketrace::{OnlineModule, OtttSequential, Result};
 use tch::nn::{self, VarStore};
@@ -20,13 +20,20 @@ use super::processes::{end, Processes};
 
 pub fn job(name: &str, argument: &str, folder: &Path) -> Result<()> {
     match name {
-        "join" => spiketrace::distributed::ProcessGroup::from_env(Duration::from_secs(1)).map(drop),
+        "join" => ProcessGroup::from_env(seconds(argument)).map(drop),
         "model" => model(argument),
         "order" => order(argument),
         "calls" => calls(argument),
-        "steps" => steps(argument.parse().unwrap(), folder),
+        "steps" => {
+            let (last, patience) = argument.split_once(' ').unwrap();
+            steps(last.parse().unwrap(), seconds(patience), folder)
+        }
         _ => panic!("no job {name}"),
     }
+}
+
+fn seconds(text: &str) -> Duration {
+    Duration::from_secs(text.parse().unwrap())
 }
 
 fn linear(p: nn::Path, inputs: i64, outputs: i64) -> OtttSequential {
@@ -89,8 +96,8 @@ fn calls(others: &str) -> Result<()> {
 }
 
 /// Steps without end; `ready-RANK` in the folder tells that some were made. After `last` steps a rank says so.
-fn steps(last: i64, folder: &Path) -> Result<()> {
-    let group = group(3.0);
+fn steps(last: i64, patience: Duration, folder: &Path) -> Result<()> {
+    let group = ProcessGroup::from_env(patience)?;
     let vs = VarStore::new(Device::Cpu);
     let net = linear(vs.root(), 64, 64);
     let weight = vs.trainable_variables();
@@ -132,7 +139,9 @@ fn wait_until_ready(processes: &Processes) {
 #[case::elsewhere(&[0], &[("MASTER_ADDR", "192.0.2.77")], "rank 0 cannot listen at MASTER_ADDR:MASTER_PORT 192.0.2.77:")]
 #[case::not_set(&[0], &[("MASTER_PORT", "")], "the environment variable MASTER_PORT is \"\", expected a whole number")]
 fn who_cannot_join_says_why(#[case] ranks: &[usize], #[case] last: &[(&str, &str)], #[case] message: &str) {
-    let processes = Processes::start_with(ranks.len(), "join", |i, command| {
+    // Who has nobody to wait for gives up soon; those of a group must all have come up until then.
+    let job = if ranks.len() == 1 { "join 1" } else { "join 20" };
+    let processes = Processes::start_with(ranks.len(), job, |i, command| {
         command.env("RANK", ranks[i].to_string()).env("WORLD_SIZE", ranks.len().max(2).to_string());
         if i == ranks.len() - 1 {
             command.envs(last.iter().copied());
@@ -147,7 +156,7 @@ fn who_cannot_join_says_why(#[case] ranks: &[usize], #[case] last: &[(&str, &str
 fn a_taken_port_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let processes = Processes::start_with(1, "join", |_, command| {
+    let processes = Processes::start_with(1, "join 1", |_, command| {
         command.env("MASTER_PORT", &port).env("WORLD_SIZE", "2");
     });
     let (endings, _) = processes.endings();
@@ -201,7 +210,7 @@ fn ranks_that_call_different_things_are_told_so_and_cannot_go_on(
 
 #[test]
 fn a_killed_process_is_an_error_on_all_others() {
-    let mut processes = Processes::start(3, "steps 1000000000");
+    let mut processes = Processes::start(3, "steps 1000000000 20");
     wait_until_ready(&processes);
     let mut killed = processes.children[1].take().unwrap();
     killed.kill().unwrap();
@@ -215,23 +224,23 @@ fn a_killed_process_is_an_error_on_all_others() {
 
 #[test]
 fn a_stopped_process_is_an_error_on_all_others_when_the_time_is_over() {
-    let mut processes = Processes::start(3, "steps 1000000000");
+    let mut processes = Processes::start(3, "steps 1000000000 6");
     wait_until_ready(&processes);
     signal(processes.children[1].as_ref().unwrap(), "STOP");
     for rank in [0, 2] {
         let ending = end(processes.children[rank].take().unwrap());
         let named = ending.text.contains("error: all_reduce (Sum) of gradients, Float [4176] failed on rank");
         // The first to give up ends, and another may see that end.
-        let why = ["a process did not come within 3 s", "a process has ended"];
+        let why = ["a process did not come within 6 s", "a process has ended"];
         assert!(named && why.iter().any(|why| ending.text.contains(why)), "{ending:#?}");
     }
 }
 
 #[test]
 fn a_process_that_makes_more_steps_than_the_others_gets_an_error() {
-    let processes = Processes::start_with(2, "steps 20", |rank, command| {
+    let processes = Processes::start_with(2, "steps 20 20", |rank, command| {
         if rank == 1 {
-            command.env(super::processes::JOB, "steps 21");
+            command.env(super::processes::JOB, "steps 21 20");
         }
     });
     let (endings, _) = processes.endings();
@@ -243,7 +252,7 @@ fn a_process_that_makes_more_steps_than_the_others_gets_an_error() {
 
 #[test]
 fn a_stranger_at_the_stores_port_changes_nothing() {
-    let processes = Processes::start(2, "steps 3000");
+    let processes = Processes::start(2, "steps 3000 20");
     // From the first moment on.
     let (mut sent, start) = (0, Instant::now());
     while sent < 200 {

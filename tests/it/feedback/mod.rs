@@ -12,7 +12,7 @@ use spiketrace::{
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::common::{mse, DOUBLE};
+use crate::common::{fill, mse, numbers, DOUBLE};
 
 const TIME_STEPS: i64 = 7;
 const BATCH: i64 = 4;
@@ -70,12 +70,9 @@ fn setting(deep: bool, rule: Rule) -> Setting {
         .add(Feedback::new(linear("back", from, 8), block))
         .add(linear("out", from, 3));
     vs.double();
-    let x = Tensor::randn([BATCH, TIME_STEPS, 5], DOUBLE) * 2.0;
-    let target = Tensor::randn([BATCH, TIME_STEPS, 3], DOUBLE);
     // Strong enough that what comes back matters.
-    for p in net.parameters() {
-        let _ = tch::no_grad(|| p.tensor.shallow_clone().g_mul_scalar_(1.5));
-    }
+    fill(&net, 0.7);
+    let (x, target) = (numbers(&[BATCH, TIME_STEPS, 5], 20) * 3.0, numbers(&[BATCH, TIME_STEPS, 3], 21));
     Setting { vs, net, deep, x, target }
 }
 

@@ -9,10 +9,10 @@ use spiketrace::{
     Feedback, Flatten, OnlineModule, OtttLifNode, OtttSequential, Scale, WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{node, BATCH, TIME_STEPS};
-use crate::common::{mse, DOUBLE, FLOAT};
+use crate::common::{fill, mse, numbers, DOUBLE, FLOAT};
 use crate::parity::fixture::relative_difference;
 
 #[rstest]
@@ -21,7 +21,6 @@ use crate::parity::fixture::relative_difference;
 #[case::through_time(None)]
 fn a_constant_image_learns_as_its_repetition(#[case] update: Option<Update>) {
     let run = |constant: bool| {
-        tch::manual_seed(3);
         let mut vs = VarStore::new(Device::Cpu);
         let p = vs.root();
         let back = nn::linear(&p / "back", 8, 8, Default::default());
@@ -30,13 +29,8 @@ fn a_constant_image_learns_as_its_repetition(#[case] update: Option<Update>) {
             .add(Feedback::new(back, node()))
             .add(nn::linear(&p / "out", 8, 3, Default::default()));
         vs.double();
-        for p in net.parameters() {
-            let count = p.tensor.numel() as i64;
-            let values = (Tensor::arange(count, DOUBLE) * 12.9898 + 0.5).sin().view_as(&p.tensor);
-            tch::no_grad(|| p.tensor.shallow_clone().copy_(&values));
-        }
-        let x = (Tensor::arange(BATCH * 5, DOUBLE) * 7.3).cos().view([BATCH, 5]);
-        let x = repeat_over_time(&x, TIME_STEPS).unwrap();
+        fill(&net, 1.0);
+        let x = repeat_over_time(&numbers(&[BATCH, 5], 9), TIME_STEPS).unwrap();
         let x = if constant { x } else { x.contiguous() };
         let target = Tensor::ones([BATCH, TIME_STEPS, 3], DOUBLE);
         let config = SgdConfig { lr: 0.1, ..Default::default() };
@@ -87,21 +81,17 @@ fn images_feed_back_the_same_on_every_path(
     #[values(Update::EveryStep, Update::EndOfSequence)] update: Update,
 ) {
     // Large enough for channels to lie last.
-    let x =
-        repeat_over_time(&((Tensor::arange(4 * 2048, FLOAT) * 12.99).sin() * 2.0).view([4, 2, 32, 32]), 3);
+    let x = repeat_over_time(&(numbers(&[4, 2, 32, 32], 0) * 2.0).to_kind(Kind::Float), 3).unwrap();
     let target = Tensor::ones([4, 3, 3], FLOAT);
     let moves = [FastPaths::default(), FastPaths::NONE].map(|paths| {
         let (vs, mut net) = images();
-        for p in net.parameters() {
-            let values =
-                (Tensor::arange(p.tensor.numel() as i64, FLOAT) * 7.77 + 0.3).sin().view_as(&p.tensor);
-            tch::no_grad(|| p.tensor.shallow_clone().copy_(&values));
-        }
+        fill(&net, 1.0);
         let config = SgdConfig { lr: 0.01, ..Default::default() };
         let mut sgd = Sgd::new(&vs.trainable_variables(), config).unwrap();
-        let x = x.as_ref().unwrap();
         let before: Vec<Tensor> = net.parameters().iter().map(|p| p.tensor.detach().copy()).collect();
-        with_fast_paths(paths, || ottt_online_training(&mut net, &mut sgd, x, &target, mse, update).unwrap());
+        with_fast_paths(paths, || {
+            ottt_online_training(&mut net, &mut sgd, &x, &target, mse, update).unwrap()
+        });
         let moved = net.parameters().into_iter().zip(before);
         moved.map(|(p, before)| (p.name, p.tensor.detach() - before)).collect::<Vec<_>>()
     });

@@ -182,12 +182,12 @@ fn constructors_make_the_network_of_their_name() {
 
 /// Deviations of the draw against those of SpikingJelly's initialization.
 #[rstest]
-#[case(true, [(2.0f64 / (32.0 * 9.0)).sqrt(), 0.0, 0.01, 0.0])]
-#[case(false, [(27.0f64 * 3.0).sqrt().recip(), (27.0f64 * 3.0).sqrt().recip(), (32.0f64 * 3.0).sqrt().recip(), (32.0f64 * 3.0).sqrt().recip()])]
+#[case(true, [(2.0f64 / (128.0 * 9.0)).sqrt(), 0.0, 0.01, 0.0])]
+#[case(false, [(27.0f64 * 3.0).sqrt().recip(), (27.0f64 * 3.0).sqrt().recip(), (128.0f64 * 3.0).sqrt().recip(), (128.0f64 * 3.0).sqrt().recip()])]
 fn weights_are_drawn_as_in_spikingjelly(#[case] init_weights: bool, #[case] deviations: [f64; 4]) {
     let vs = VarStore::new(Device::Cpu);
     let architecture = VggArchitecture {
-        cfg: &[VggStage::Conv(32)],
+        cfg: &[VggStage::Conv(128)],
         weight_standardization: false,
         classifier: VggClassifier::Light,
     };

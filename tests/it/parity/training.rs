@@ -9,10 +9,11 @@ use spiketrace::{
     OtttSequential, Scale, SlttLifConfig, SlttLifNode, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::{Reduction, Tensor};
+use tch::Tensor;
 
 use super::fixture::Case;
 use super::layers::var_store;
+use crate::common::mse;
 
 const SEQUENCES: i64 = 3;
 const TIME_STEPS: i64 = 6;
@@ -101,7 +102,6 @@ pub fn fptt(case: &mut Case) {
         nn::sgd(case.number("momentum"), 0.0, 0.0, false).build(&vs, case.number("lr")).unwrap();
     let mut w_ra = fptt_online_training_init_w_ra(&optimizer);
     let (x, target) = (case.get("x"), case.get("target"));
-    let mse = |y: &Tensor, t: &Tensor| Ok(y.f_mse_loss(t, Reduction::Mean)?);
     for i in 0..SEQUENCES {
         let (x, target, alpha) = (x.get(i), target.get(i), case.number("alpha"));
         let _ = fptt_online_training(&mut net, &mut optimizer, &x, &target, mse, alpha, &mut w_ra).unwrap();
