@@ -73,16 +73,13 @@ fn main() -> Result<()> {
 /// Every method from every seed.
 fn train_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool) -> Result<()> {
     let images = data.train_images.size()[0] as u64;
-    let runs = (plan.runs.len() * plan.seeds.len()) as u64;
     let style = "{prefix} {bar:30} {percent:>3} %, {eta} left, {msg}";
-    let total: u64 = runs * images * plan.runs.first().map_or(0, |settings| settings.epochs);
+    let total = plan.runs.iter().map(|settings| settings.epochs * images).sum();
     let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(style)?);
     for settings in &plan.runs {
-        for &seed in &plan.seeds {
-            train(settings, seed, results, data, &bar, stop)?;
-            if stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
+        train(settings, results, data, &bar, stop)?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
         }
     }
     bar.finish_and_clear();
@@ -92,16 +89,15 @@ fn train_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool) 
 /// One run, kept in a folder of its own and in the gathered files.
 fn train(
     settings: &Settings,
-    seed: i64,
     results: &Results,
     data: &Dataset,
     bar: &ProgressBar,
     stop: &AtomicBool,
 ) -> Result<()> {
     let images = data.train_images.size()[0];
-    let name = results.start("", settings, seed)?;
+    let name = results.start("", settings, settings)?;
     let folder = results.path(&name);
-    let mut run = Run::new(settings, seed, images)?;
+    let mut run = Run::new(settings, images)?;
     println!("{name}\n{}", run.net);
     let mut monitor = Monitor::new(MonitorConfig { every: settings.watch.max(1) })?;
     let start = Instant::now();
@@ -111,7 +107,7 @@ fn train(
         let watched = (settings.watch > 0).then_some(&mut monitor);
         let Some(progress) = run.epoch(data, watched, bar, stop)? else { return Ok(()) };
         (train_accuracy, test_accuracy) = (progress.train_accuracy, progress.test_accuracy);
-        bar.suspend(|| results.add_epoch(&name, settings, seed, epoch, progress))?;
+        bar.suspend(|| results.add_epoch(&name, settings, epoch, progress))?;
         monitor.write_csv(folder.join("monitor.csv"))?;
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -122,7 +118,7 @@ fn train(
             run: name.clone(),
             preset: settings.preset.name(),
             method: settings.method.name(),
-            seed,
+            seed: settings.seed,
             time_steps,
             epochs,
             batch,
@@ -167,38 +163,36 @@ fn print_last_look(monitor: &Monitor) {
     }
 }
 
-/// Every seed's stream, image by image and in batches of 64.
+/// Each run's stream, image by image and in batches of 64.
 fn stream_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool) -> Result<()> {
     for settings in &plan.runs {
-        for &seed in &plan.seeds {
-            let name = results.start("stream-", settings, seed)?;
-            let mut all = Vec::new();
-            for batch in [1, 64] {
-                // In proportion to the batch, as in the paper's experiments with batches of one.
-                let lr = settings.lr * batch as f64 / settings.batch as f64;
-                let settings = Settings { batch, lr, ..settings.clone() };
-                let Some(moments) = stream::stream(&name, &settings, seed, data, stop)? else {
-                    return Ok(());
-                };
-                moments.iter().try_for_each(|moment| results.append("stream.csv", moment))?;
-                if let (Some(first), Some(last)) = (moments.first(), moments.last()) {
-                    println!(
-                        "batch {batch:>2}: {} images once, accuracy before learning {:.4} (last {} images {:.4}), \
-                         test {:.4}, {:.0} images/s, memory {:.0} to {:.0} MB",
-                        last.seen,
-                        last.accuracy,
-                        last.recent,
-                        last.recent_accuracy,
-                        last.test_accuracy.unwrap_or_default(),
-                        last.images_per_second,
-                        first.memory,
-                        last.memory
-                    );
-                }
-                all.extend(moments);
+        // In proportion to the batch, as in the paper's experiments with batches of one.
+        let lr = |batch: i64| settings.lr * batch as f64 / settings.batch as f64;
+        let both = [1, 64].map(|batch| Settings { batch, lr: lr(batch), ..settings.clone() });
+        let name = results.start("stream-", settings, &both)?;
+        let mut all = Vec::new();
+        for settings in &both {
+            let Some(moments) = stream::stream(&name, settings, data, stop)? else { return Ok(()) };
+            moments.iter().try_for_each(|moment| results.append("stream.csv", moment))?;
+            if let (Some(first), Some(last)) = (moments.first(), moments.last()) {
+                println!(
+                    "batch {:>2}: {} images once, accuracy before learning {:.4} (last {} images {:.4}), \
+                     test {:.4}, {:.0} images/s, memory {:.0} MB behind {} images, {:.0} MB behind all",
+                    settings.batch,
+                    last.seen,
+                    last.accuracy,
+                    last.recent,
+                    last.recent_accuracy,
+                    last.test_accuracy.unwrap_or_default(),
+                    last.images_per_second,
+                    first.memory,
+                    first.seen,
+                    last.memory
+                );
             }
-            pictures::stream(&results.path(&name).join("stream.png"), &name, &all)?;
+            all.extend(moments);
         }
+        pictures::stream(&results.path(&name).join("stream.png"), &name, &all)?;
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use anyhow::{ensure, Result};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use tch::vision::dataset::Dataset;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::arguments::{fashion_mnist, positive, spelled};
+use crate::arguments::{as_text, device, fashion_mnist, positive, spelled};
 
 /// Of all training pixels, from 0 to 1.
 const PIXEL_MEAN: f64 = 0.286;
@@ -36,10 +36,10 @@ pub struct Options {
     /// Time steps with a backward pass, of sltt-k
     #[arg(long, value_name = "K", default_value = "2", value_parser = clap::value_parser!(i64).range(1..))]
     k: i64,
-    /// Images a batch
-    #[arg(long, default_value = "128", value_parser = clap::value_parser!(i64).range(1..))]
-    batch: i64,
-    /// The highest learning rate; it falls to 0 by a cosine. With --stream it stays, in proportion to the batch
+    /// Images a batch [default: 128; --stream: 1, then 64]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    batch: Option<i64>,
+    /// The highest learning rate; it falls to 0 by a cosine. With --stream it stays, a 128th of this for each image of a batch
     #[arg(long, default_value = "0.05", allow_negative_numbers = true, value_parser = positive)]
     lr: f64,
     /// Epochs in which the learning rate rises
@@ -63,12 +63,15 @@ pub struct Options {
     /// Mirror and shift the training images at random
     #[arg(long)]
     augment: bool,
-    /// One pass, each image tested before it is learned: at batch 1 and at 64
+    /// One pass, each image tested before it is learned: in batches of 1, then of 64
     #[arg(long)]
     stream: bool,
     /// Only gather the results that are there into the table and the pictures
     #[arg(long)]
     table: bool,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", value_parser = device)]
+    device: Device,
     /// Threads of libtorch
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(i32).range(1..))]
     threads: i32,
@@ -130,11 +133,12 @@ impl Preset {
     }
 }
 
-/// The options with every default filled in, for one method.
+/// The options with every default filled in, for one run; written to its config.json.
 #[derive(Clone, Serialize)]
 pub struct Settings {
     pub preset: Preset,
     pub method: Method,
+    pub seed: i64,
     pub epochs: u64,
     pub time_steps: i64,
     /// Of sltt-k alone.
@@ -148,6 +152,10 @@ pub struct Settings {
     pub mean_image: bool,
     pub lambda: f64,
     pub augment: bool,
+    /// The first ones of all.
+    pub images: Option<i64>,
+    #[serde(serialize_with = "as_text")]
+    pub device: Device,
     pub threads: i32,
     pub watch: u64,
 }
@@ -155,11 +163,11 @@ pub struct Settings {
 /// What is to be done.
 pub struct Plan {
     pub runs: Vec<Settings>,
-    pub seeds: Vec<i64>,
     pub stream: bool,
     pub table: bool,
     pub threads: i32,
-    pub images: Option<i64>,
+    images: Option<i64>,
+    device: Device,
     mean_image: bool,
     data_dir: Option<PathBuf>,
     pub out: PathBuf,
@@ -176,6 +184,7 @@ impl Options {
         };
         let unheard = [
             ("--epochs", self.epochs.is_some()),
+            ("--batch", self.batch.is_some()),
             ("--warm-up", self.warm_up > 0.0),
             ("--augment", self.augment),
         ];
@@ -186,13 +195,14 @@ impl Options {
         let draws = self.method.contains(&Method::SlttK);
         ensure!(!draws || self.k <= self.time_steps, "--k must be at most --time-steps, {}", self.time_steps);
         let mean_image = self.mean_image.unwrap_or(!conv && !self.stream);
-        let settings = |&method: &Method| Settings {
+        let settings = |method: Method, seed: i64| Settings {
             preset: self.preset,
             method,
+            seed,
             epochs,
             time_steps: self.time_steps,
             k: (method == Method::SlttK).then_some(self.k),
-            batch: self.batch,
+            batch: self.batch.unwrap_or(128),
             lr: self.lr,
             warm_up: self.warm_up,
             momentum: self.momentum,
@@ -205,16 +215,22 @@ impl Options {
             mean_image,
             lambda: self.lambda,
             augment: self.augment,
+            images: self.images,
+            device: self.device,
             threads: self.threads,
             watch: if self.stream { 0 } else { self.watch },
         };
         Ok(Plan {
-            runs: self.method.iter().map(settings).collect(),
-            seeds: self.seeds,
+            runs: self
+                .method
+                .iter()
+                .flat_map(|&method| self.seeds.iter().map(move |&seed| settings(method, seed)))
+                .collect(),
             stream: self.stream,
             table: self.table,
             threads: self.threads,
             images: self.images,
+            device: self.device,
             mean_image,
             data_dir: self.data_dir,
             out: self.out,
@@ -229,11 +245,16 @@ impl Plan {
     /// left in. A stream does not know it beforehand, and a convolution wants the same object to look alike in all places.
     pub fn data(&self) -> Result<Dataset> {
         let mut data = fashion_mnist(self.data_dir.as_deref())?;
+        for tensor in
+            [&mut data.train_images, &mut data.train_labels, &mut data.test_images, &mut data.test_labels]
+        {
+            *tensor = tensor.to_device(self.device);
+        }
         // In place: the images are most of the memory.
         let (train, test) = (&mut data.train_images, &mut data.test_images);
         let mean = match self.mean_image {
             true => train.f_mean_dim(0i64, true, Kind::Float)?,
-            false => Tensor::from(PIXEL_MEAN),
+            false => Tensor::from(PIXEL_MEAN).to_device(self.device),
         };
         let _ = (train.f_sub_(&mean)?, test.f_sub_(&mean)?);
         let deviation = match self.mean_image {

@@ -80,12 +80,15 @@ impl Results {
     }
 
     /// A new folder for a run: its name, with a number behind it where there is one of that name.
-    pub fn start(&self, kind: &str, settings: &Settings, seed: i64) -> Result<String> {
-        let stem = format!("{kind}{}-{}-seed{seed}", settings.preset.name(), settings.method.name());
+    ///
+    /// `config` is what its config.json says.
+    pub fn start(&self, kind: &str, settings: &Settings, config: &impl Serialize) -> Result<String> {
+        let Settings { preset, method, seed, .. } = settings;
+        let stem = format!("{kind}{}-{}-seed{seed}", preset.name(), method.name());
         let mut names = (1..).map(|n| if n == 1 { stem.clone() } else { format!("{stem}-{n}") });
         let name = names.find(|name| fs::create_dir(self.path(name)).is_ok() || !self.path(name).exists());
         let name = name.unwrap_or(stem);
-        let config = serde_json::to_string_pretty(settings)?;
+        let config = serde_json::to_string_pretty(config)?;
         fs::write(self.path(&name).join("config.json"), config)
             .with_context(|| format!("{} cannot be written to", self.path(&name).display()))?;
         Ok(name)
@@ -108,20 +111,14 @@ impl Results {
         Ok(file.write_all(line.as_bytes())?)
     }
 
-    pub fn add_epoch(
-        &self,
-        run: &str,
-        settings: &Settings,
-        seed: i64,
-        epoch: u64,
-        now: Progress,
-    ) -> Result<()> {
+    pub fn add_epoch(&self, run: &str, settings: &Settings, epoch: u64, now: Progress) -> Result<()> {
         let Progress { loss, train_accuracy, test_accuracy, lr, seconds } = now;
         println!(
             "epoch {epoch:>3}  loss {loss:.4}  train accuracy {train_accuracy:.4}  test accuracy {test_accuracy:.4}  \
              {seconds:.1} s"
         );
         let (run, preset, method) = (run.to_owned(), settings.preset.name(), settings.method.name());
+        let seed = settings.seed;
         let epoch =
             Epoch { run, preset, method, seed, epoch, lr, loss, train_accuracy, test_accuracy, seconds };
         self.append("epochs.csv", &epoch)

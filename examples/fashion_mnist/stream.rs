@@ -8,7 +8,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use spiketrace::train::{accuracy, evaluate, repeat_over_time};
 use tch::vision::dataset::Dataset;
-use tch::{Device, Kind, Tensor};
 
 use crate::options::Settings;
 use crate::training::Run;
@@ -21,6 +20,7 @@ const MOMENTS: i64 = 60;
 pub struct Moment {
     pub run: String,
     pub batch: i64,
+    pub lr: f64,
     pub seen: i64,
     /// Images since the last moment.
     pub recent: i64,
@@ -39,16 +39,15 @@ pub struct Moment {
 pub fn stream(
     name: &str,
     settings: &Settings,
-    seed: i64,
     data: &Dataset,
     stop: &AtomicBool,
 ) -> Result<Option<Vec<Moment>>> {
     let images = data.train_images.size()[0];
-    let mut run = Run::new(settings, seed, images)?;
+    let mut run = Run::new(settings, images)?;
     let style = "batch {prefix} {bar:30} {percent:>3} %, {eta} left, {msg}";
     let bar = ProgressBar::new(images as u64).with_style(ProgressStyle::with_template(style)?);
     bar.set_prefix(settings.batch.to_string());
-    let order = Tensor::randperm(images, (Kind::Int64, Device::Cpu));
+    let order = run.order(images);
     let (mut moments, start) = (Vec::<Moment>::new(), Instant::now());
     let (mut hits, mut seen, mut recent) = (0.0, 0, (0.0, 0));
     while seen < images {
@@ -71,6 +70,7 @@ pub fn stream(
             let moment = Moment {
                 run: name.to_owned(),
                 batch: settings.batch,
+                lr: settings.lr,
                 seen,
                 recent: recent.1,
                 recent_accuracy: recent.0 / recent.1 as f64,

@@ -40,10 +40,10 @@ pub struct Progress {
 }
 
 impl<'a> Run<'a> {
-    /// The network before its first epoch. All that is random follows from `seed`.
-    pub fn new(settings: &'a Settings, seed: i64, images: i64) -> Result<Self> {
-        tch::manual_seed(seed);
-        let vs = VarStore::new(Device::Cpu);
+    /// The network before its first epoch. All that is random follows from the seed.
+    pub fn new(settings: &'a Settings, images: i64) -> Result<Self> {
+        tch::manual_seed(settings.seed);
+        let vs = VarStore::new(settings.device);
         let net = network::build(&vs.root(), settings)?;
         let config = SgdConfig {
             lr: settings.lr,
@@ -72,7 +72,7 @@ impl<'a> Run<'a> {
         stop: &AtomicBool,
     ) -> Result<Option<Progress>> {
         let (start, images) = (Instant::now(), data.train_images.size()[0]);
-        let order = Tensor::randperm(images, (Kind::Int64, Device::Cpu));
+        let order = self.order(images);
         let (mut loss, mut hits, mut seen, mut lr) = (0.0, 0.0, 0.0, 0.0);
         for batch in 0..self.batches as i64 {
             let count = self.settings.batch.min(images - batch * self.settings.batch);
@@ -97,6 +97,11 @@ impl<'a> Run<'a> {
         let seconds = start.elapsed().as_secs_f64();
         let test_accuracy = self.test(data)?;
         Ok(Some(Progress { loss: loss / seen, train_accuracy: hits / seen, test_accuracy, lr, seconds }))
+    }
+
+    /// Numbers of images in a new order, drawn on the CPU, as all devices have it.
+    pub fn order(&self, images: i64) -> Tensor {
+        Tensor::randperm(images, (Kind::Int64, Device::Cpu)).to_device(self.settings.device)
     }
 
     /// Learns a batch by the method, and forgets its past.
@@ -147,7 +152,7 @@ impl<'a> Run<'a> {
 /// The images, each mirrored or not, all of them shifted by up to two pixels.
 fn augmented(x: &Tensor) -> Tensor {
     let size = x.size();
-    let mirrored = Tensor::rand([size[0], 1, 1, 1], (Kind::Float, Device::Cpu)).lt(0.5);
+    let mirrored = Tensor::rand([size[0], 1, 1, 1], (Kind::Float, Device::Cpu)).lt(0.5).to_device(x.device());
     let x = x.flip([3]).where_self(&mirrored, x);
     let shift = Vec::<i64>::try_from(Tensor::randint(5, [2], (Kind::Int64, Device::Cpu))).unwrap_or_default();
     let padded = x.constant_pad_nd([2, 2, 2, 2]);

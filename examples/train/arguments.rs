@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use serde::Serializer;
 use tch::vision::dataset::Dataset;
+use tch::Device;
 
 /// Fashion-MNIST, from 0 to 1, out of `folder` or where Debian puts it.
 pub fn fashion_mnist(folder: Option<&Path>) -> Result<Dataset> {
@@ -23,4 +25,16 @@ pub fn positive(text: &str) -> Result<f64, String> {
 /// A choice as the command line spells it.
 pub fn spelled(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+pub fn device(text: &str) -> Result<Device, String> {
+    spiketrace::device(text).map_err(|error| error.to_string())
+}
+
+/// A device as `device` reads it.
+pub fn as_text<S: Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
+    match device {
+        Device::Cuda(index) => serializer.collect_str(&format_args!("cuda:{index}")),
+        _ => serializer.serialize_str("cpu"),
+    }
 }

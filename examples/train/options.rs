@@ -13,7 +13,7 @@ use spiketrace::Precision;
 use tch::vision::dataset::Dataset;
 use tch::Device;
 
-use crate::arguments::{fashion_mnist, positive, spelled};
+use crate::arguments::{as_text, device, fashion_mnist, positive, spelled};
 
 /// Trains a spiking network online (OTTT) on real images.
 #[derive(Parser)]
@@ -242,17 +242,6 @@ impl Settings {
 fn share(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     (0.0..=1.0).contains(&value).then_some(value).ok_or("expected a number from 0 to 1".to_owned())
-}
-
-fn device(text: &str) -> Result<Device, String> {
-    spiketrace::device(text).map_err(|error| error.to_string())
-}
-
-fn as_text<S: serde::Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
-    match device {
-        Device::Cuda(index) => serializer.collect_str(&format_args!("cuda:{index}")),
-        _ => serializer.serialize_str("cpu"),
-    }
 }
 
 fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Device, D::Error> {
