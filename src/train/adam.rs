@@ -55,6 +55,8 @@ pub struct AdamState {
 /// p = p - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 /// ```
 ///
+/// As in [`Sgd`](super::Sgd), numbers below the smallest normal one count as 0 in a step on x86 processors.
+///
 /// # Source
 /// Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch's
 /// `torch.optim.Adam(..., fused=True)`.
