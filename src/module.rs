@@ -3,7 +3,7 @@
 //! A [`Layer`] maps a tensor to a tensor and knows nothing of traces. An [`OnlineModule`] maps a
 //! [`Signal`] to a [`Signal`], one time step a call: neurons, containers, and, by itself, every layer.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 
 use tch::Tensor;
 
@@ -121,12 +121,12 @@ pub trait Layer: Debug + Send {
         false
     }
 
-    /// Tells that the weights stand still from now on: what is derived from them may be made once.
+    /// Says that the weights stand still from now on: what is derived from them may be made once.
     fn hold_weights(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Ends [`hold_weights`](Layer::hold_weights), and passes the gradient gathered meanwhile on to the weights.
+    /// Ends one [`hold_weights`](Layer::hold_weights), and passes the gradient gathered so far on to the weights.
     fn release_weights(&mut self) -> Result<()> {
         Ok(())
     }
@@ -181,16 +181,17 @@ pub trait OnlineModule: Debug + Send {
         [self.parameters(), self.buffers()].into_iter().flatten().collect()
     }
 
-    /// Tells that the weights stand still from now on: what is derived from them may be made once.
+    /// Says that the weights stand still from now on: what is derived from them may be made once.
     ///
-    /// The training loop says so for a sequence behind which the weights move. Until
-    /// [`release_weights`](OnlineModule::release_weights) gradients may be kept back.
+    /// The training loop says so for a sequence after which the weights move. Until
+    /// [`release_weights`](OnlineModule::release_weights) gradients may be kept back. Holds nest: a loop that holds and
+    /// releases may run inside another hold.
     fn hold_weights(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Ends [`hold_weights`](OnlineModule::hold_weights), and passes the gradient gathered meanwhile on to the
-    /// weights.
+    /// Ends one [`hold_weights`](OnlineModule::hold_weights), and passes the gradient gathered so far on to the weights.
+    /// A container of your own releases its parts from the last to the first.
     fn release_weights(&mut self) -> Result<()> {
         Ok(())
     }
@@ -255,9 +256,18 @@ pub trait OnlineModule: Debug + Send {
     }
 }
 
+/// Errors unless there is a step to take.
+pub(crate) fn expect_time_steps<N: Display>(module: impl FnOnce() -> N, time_steps: i64) -> Result<()> {
+    if time_steps >= 1 {
+        return Ok(());
+    }
+    Err(Error::argument(&format!("{}'s count of time steps", module()), "at least 1", time_steps))
+}
+
 /// Errors unless `x` is `time_steps` batches of one size.
 pub(crate) fn expect_steps(module: &str, x: &Tensor, time_steps: i64) -> Result<()> {
-    if time_steps == 1 || (time_steps > 1 && x.dim() > 0 && x.size()[0] % time_steps == 0) {
+    expect_time_steps(|| module, time_steps)?;
+    if time_steps == 1 || (x.dim() > 0 && x.size()[0] % time_steps == 0) {
         return Ok(());
     }
     let fix = "steps come one after another, each with the whole batch";

@@ -67,10 +67,30 @@ pub(crate) fn learn_from(y: &Tensor, x: &Tensor, x_r: &Tensor) -> Result<bool> {
     Ok(done)
 }
 
-/// Runs backward from `y`, whose gradient is `grad`.
-pub(crate) fn backward_from(y: &Tensor, grad: &Tensor) -> Result<()> {
+/// Runs backward from `y`, whose gradient is `grad`; its graph stays for another time if `keep_graph`.
+pub(crate) fn backward_from(y: &Tensor, grad: &Tensor, keep_graph: bool) -> Result<()> {
     // SAFETY: two tensors that live through the call.
-    check(unsafe { raw::spiketrace_backward(y.as_ptr(), grad.as_ptr()) })
+    check(unsafe { raw::spiketrace_backward(y.as_ptr(), grad.as_ptr(), keep_graph) })
+}
+
+/// Whether nobody else holds `tensor`: no other handle and no graph.
+///
+/// Nobody can get hold of it as long as the caller has this handle to itself, which a `&mut` around it says.
+pub(crate) fn is_sole_handle(tensor: &Tensor) -> bool {
+    // SAFETY: a tensor that lives through the call; C++ reads a count.
+    unsafe { raw::spiketrace_handles(tensor.as_ptr()) == 1 }
+}
+
+/// Whether nobody else can see the memory of `tensor` either, by a view or a detached tensor.
+pub(crate) fn is_unshared(tensor: &Tensor) -> bool {
+    // SAFETY: as above.
+    is_sole_handle(tensor) && unsafe { raw::spiketrace_memory_handles(tensor.as_ptr()) == 1 }
+}
+
+/// Whether both are handles of one tensor, and not only of one memory.
+pub(crate) fn is_same(a: &Tensor, b: &Tensor) -> bool {
+    // SAFETY: two tensors that live through the call; C++ compares two addresses.
+    unsafe { raw::spiketrace_is_same(a.as_ptr(), b.as_ptr()) }
 }
 
 /// Whether operations are recorded on this thread.

@@ -20,8 +20,24 @@ ag::SavedVariable* saved_input(ag::Node* node) {
   return nullptr;
 }
 
-// Behind an operation there are at most an added bias and a few reshapes.
+// After an operation come at most an added bias and a few reshapes.
 constexpr int kMostNodes = 4;
+
+// Whether both see the same elements in the same order: what is true of one by position is true of the other.
+bool sees_the_same(const at::Tensor& a, const at::Tensor& b) {
+  if (a.data_ptr() != b.data_ptr() || a.scalar_type() != b.scalar_type()) return false;
+  if (a.sizes() == b.sizes() && a.strides() == b.strides()) return true;
+  // A reshape of rows that lie one after another.
+  return a.numel() == b.numel() && a.is_contiguous() && b.is_contiguous();
+}
+
+// x_r in value, x in the graph: the weight's gradient, which is made of it, can be differentiated by x, as if
+// replace_for_grad(x, x_r) were there, without a node of its own.
+at::Tensor stand_in(const at::Tensor& x, const at::Tensor& x_r, at::IntArrayRef sizes) {
+  at::Tensor value = x_r.detach();
+  if (x.requires_grad()) ag::impl::set_gradient_edge(value, ag::impl::gradient_edge(x));
+  return value.sizes() == sizes ? value : value.reshape(sizes);
+}
 
 }  // namespace
 
@@ -35,9 +51,8 @@ char* spiketrace_learn_from(const at::Tensor* y, const at::Tensor* x, const at::
         // A weight that asks for no gradient needs no input.
         if (!input.defined()) {
           *done = true;
-        } else if (input.numel() == x->numel() && input.data_ptr() == x->data_ptr() &&
-                   input.scalar_type() == x->scalar_type()) {
-          *saved = ag::SavedVariable(x_r->detach().reshape(input.sizes()), false);
+        } else if (sees_the_same(input, *x)) {
+          *saved = ag::SavedVariable(stand_in(*x, *x_r, input.sizes()), false);
           *done = true;
         }
         return;

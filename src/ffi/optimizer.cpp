@@ -45,6 +45,12 @@ class FlushDenormals {
 #endif
 };
 
+// The fused kernels do not tell libtorch that they wrote: a backward through a graph that keeps the weights of before
+// would compute with the new ones, instead of failing.
+void written(const SpiketraceList* tensors) {
+  for (const at::Tensor& tensor : tensors->tensors) tensor.unsafeGetTensorImpl()->bump_version();
+}
+
 }  // namespace
 
 // raw.rs asserts the same.
@@ -58,6 +64,8 @@ char* spiketrace_fused_sgd(const SpiketraceList* params, const SpiketraceList* g
     at::_fused_sgd_(params->tensors, grads->tensors, buffers->tensors, options->weight_decay,
                     options->momentum, options->lr, options->dampening, options->nesterov,
                     /*maximize=*/false, first);
+    written(params);
+    written(buffers);
   });
 }
 
@@ -72,6 +80,9 @@ char* spiketrace_fused_adam(const SpiketraceList* params, const SpiketraceList* 
     fused(params->tensors, grads->tensors, exp_avgs->tensors, exp_avg_sqs->tensors, {}, steps->tensors,
           options->lr, options->beta1, options->beta2, options->weight_decay, options->eps,
           /*amsgrad=*/false, /*maximize=*/false, std::nullopt, std::nullopt);
+    written(params);
+    written(exp_avgs);
+    written(exp_avg_sqs);
   });
 }
 

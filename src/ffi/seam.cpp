@@ -152,8 +152,18 @@ char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bo
   });
 }
 
-char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad) {
-  return guarded([&] { ag::backward({*y}, {*grad}); });
+char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad, bool keep_graph) {
+  return guarded([&] { ag::backward({*y}, {*grad}, keep_graph); });
 }
+
+bool spiketrace_is_same(const at::Tensor* a, const at::Tensor* b) noexcept { return a->is_same(*b); }
+
+size_t spiketrace_handles(const at::Tensor* tensor) noexcept { return tensor->use_count(); }
+
+size_t spiketrace_memory_handles(const at::Tensor* tensor) noexcept {
+  return tensor->has_storage() ? tensor->storage().use_count() : 0;
+}
+
+void spiketrace_written(const at::Tensor* tensor) noexcept { tensor->unsafeGetTensorImpl()->bump_version(); }
 
 void spiketrace_text_free(char* text) { std::free(text); }

@@ -42,7 +42,15 @@ char* spiketrace_mark_non_differentiable(SpiketraceContext* ctx, const Spiketrac
 char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bool* needed);
 
 // Backward from y, whose gradient is `grad`.
-char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad);
+char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad, bool keep_graph);
+
+// Whether both are handles of one tensor.
+bool spiketrace_is_same(const at::Tensor* a, const at::Tensor* b) noexcept;
+// How many handles and graphs hold the tensor, and how many tensors its memory; 0 for none.
+size_t spiketrace_handles(const at::Tensor* tensor) noexcept;
+size_t spiketrace_memory_handles(const at::Tensor* tensor) noexcept;
+// Tells libtorch's checks of saved tensors that the tensor's memory was written.
+void spiketrace_written(const at::Tensor* tensor) noexcept;
 
 // Makes the linear or convolution operation that `y` comes from see x_r where it kept its input x for
 // its weight's gradient. `done` tells whether such an operation on x was found.

@@ -103,23 +103,30 @@ pub(crate) fn sweep<T: Element, const O: usize, const I: usize>(
     };
     let row = first.numel();
     expect_apart::<T>(&outputs, &inputs, row)?;
-    let outputs = outputs.map(|tensor| Whole::<T>::of(tensor, row));
-    let inputs = inputs.map(|tensor| Whole::<T>::of(tensor, row));
-    in_pieces(first, GRAIN, &|begin, n| {
+    let (to, from) = (outputs.map(|t| Whole::<T>::of(t, row)), inputs.map(|t| Whole::<T>::of(t, row)));
+    let result = in_pieces(first, GRAIN, &|begin, n| {
         for at in (begin..begin + n).step_by(PIECE) {
             // Pieces do not overlap, and stay within the rows.
             let len = PIECE.min(begin + n - at);
-            let outputs = outputs.each_ref().map(|whole| {
+            let outputs = to.each_ref().map(|whole| {
                 let start = whole.start.wrapping_add(at);
                 RowsMut { start, count: whole.rows, stride: row, len, _tensor: PhantomData }
             });
-            let inputs = inputs.each_ref().map(|whole| {
+            let inputs = from.each_ref().map(|whole| {
                 let start = whole.start.wrapping_add(at).cast_const();
                 Rows { start, count: whole.rows, stride: row, len, _tensor: PhantomData }
             });
             body(outputs, inputs);
         }
-    })
+    });
+    outputs.into_iter().flatten().for_each(written);
+    result
+}
+
+/// Lets libtorch know that the memory of a tensor was written: its check of saved tensors goes by that.
+fn written(tensor: &Tensor) {
+    // SAFETY: a tensor that lives through the call; C++ counts its version up.
+    unsafe { raw::spiketrace_written(tensor.as_ptr()) }
 }
 
 /// Calls `body` with each row of the tensors, which are as many rows as the first output has elements.
@@ -137,7 +144,7 @@ pub(crate) fn sweep_rows<T: Element, const O: usize, const I: usize>(
     let starts =
         (outputs.map(|t| Whole::<T>::of(Some(t), count)), inputs.map(|t| Whole::<T>::of(Some(t), count)));
     let longest = lens.0.iter().chain(&lens.1).max().copied().unwrap_or(1).max(1);
-    in_pieces(outputs[0], GRAIN / longest as i64, &|begin, n| {
+    let result = in_pieces(outputs[0], GRAIN / longest as i64, &|begin, n| {
         for i in begin..begin + n {
             let outputs = std::array::from_fn(|k| {
                 // SAFETY: row i of a tensor of `count` rows; rows do not overlap, nor do tensors.
@@ -149,7 +156,9 @@ pub(crate) fn sweep_rows<T: Element, const O: usize, const I: usize>(
             });
             body(outputs, inputs);
         }
-    })
+    });
+    outputs.into_iter().for_each(written);
+    result
 }
 
 /// Errors unless all tensors are dense CPU memory of `T` in multiples of `row`, and no output overlaps another.
@@ -335,6 +344,21 @@ mod tests {
         .unwrap();
         assert!(sums.allclose(&x.sum_dim_intlist(1, false, Kind::Float), 1e-5, 0.0, false));
         assert_eq!(doubled, x * 2.0);
+    }
+
+    #[test]
+    fn a_change_of_any_output_is_known_to_libtorch() {
+        let (first, second, x) =
+            (Tensor::zeros([4], FLOAT), Tensor::zeros([4], FLOAT), Tensor::ones([4], FLOAT));
+        let w = Tensor::ones([4], FLOAT).set_requires_grad(true);
+        let y = (&w * &second).sum(Kind::Float);
+        sweep([Some(&first), Some(&second)], [Some(&x)], |[mut first, mut second], [x]: [Rows<f32>; 1]| {
+            first.row(0).copy_from_slice(x.row(0));
+            second.row(0).copy_from_slice(x.row(0));
+        })
+        .unwrap();
+        let error = y.f_backward().unwrap_err().to_string();
+        assert!(error.contains("modified by an inplace operation"), "{error}");
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl OnlineModule for Feedback {
     }
 
     fn release_weights(&mut self) -> Result<()> {
-        parts::each(self.parts(), |module| module.release_weights())
+        parts::each(self.parts().into_iter().rev(), |module| module.release_weights())
     }
 
     fn parameters(&self) -> Vec<Parameter> {

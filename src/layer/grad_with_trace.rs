@@ -7,7 +7,7 @@ use crate::autograd::replace_for_grad;
 use crate::error::{expect_like, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{autocast, learn_from};
-use crate::module::{Layer, Layout, Memory, OnlineModule, Parameter};
+use crate::module::{expect_time_steps, Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 /// Wraps a weighted layer f for OTTT.
@@ -67,6 +67,7 @@ impl<M: Layer> OnlineModule for GradWithTrace<M> {
     }
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        expect_time_steps(|| self.module.name(), time_steps)?;
         Ok(Signal::Dense(match x {
             Signal::Dense(x) => forward(&mut self.module, x, time_steps, train)?,
             Signal::Constant(_) => {

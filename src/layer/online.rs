@@ -4,7 +4,7 @@ use super::cast::forward;
 use super::grad_with_trace::grad_with_trace;
 use super::spike_trace_op::spike_trace_op;
 use crate::error::Result;
-use crate::module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
+use crate::module::{expect_time_steps, Constant, Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 impl<L: Layer> OnlineModule for L {
@@ -13,6 +13,7 @@ impl<L: Layer> OnlineModule for L {
     }
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        expect_time_steps(|| Layer::name(self), time_steps)?;
         match x {
             Signal::Constant(x) => Ok(Signal::Constant(forward(self, x, 1, train)?)),
             Signal::Dense(x) => Ok(Signal::Dense(forward(self, x, time_steps, train)?)),

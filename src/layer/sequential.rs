@@ -6,10 +6,12 @@ use tch::Tensor;
 
 use super::layout::arranged;
 use super::parts;
+use crate::autograd::{Cut, Held};
 use crate::error::{Error, Result};
 use crate::fast::fast_paths;
-use crate::ffi::{backward_from, grad_enabled};
-use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::ffi::{grad_enabled, is_same};
+use crate::module::{expect_time_steps, Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::precision::{precision, Precision};
 use crate::signal::Signal;
 
 /// A sequential container for online training.
@@ -46,25 +48,29 @@ pub struct OtttSequential {
     modules: Vec<Box<dyn OnlineModule>>,
     /// One a module: its position, or a name of its own.
     names: Vec<String>,
-    /// Whether the weights stand still.
-    holds: bool,
-    /// What the first modules make of a constant input meanwhile.
-    head: Option<Head>,
+    /// What the first modules make of a constant input, once for as long as the weights stand still.
+    head: Held,
+    /// What it was made for.
+    headed: Option<Headed>,
 }
 
-/// The answer of the first modules to a constant input, made once while the weights stand still.
+/// The circumstances under which a constant input went through the first modules.
 #[derive(Debug)]
-struct Head {
+struct Headed {
     x: Tensor,
     train: bool,
-    /// Whether a graph was recorded.
-    recorded: bool,
-    /// How many modules have gone by.
+    precision: Precision,
+    /// How many modules it went through.
     modules: usize,
-    /// Their answer with the graph behind it.
-    made: Tensor,
-    /// The same values without one: gathers the gradient.
-    leaf: Tensor,
+}
+
+impl Headed {
+    /// Whether `x` is the same tensor, or one of the same numbers where no gradient is to reach it.
+    fn is_for(&self, x: &Tensor, train: bool) -> bool {
+        let data =
+            || !x.requires_grad() && !self.x.requires_grad() && x.f_is_set_to(&self.x).unwrap_or(false);
+        self.train == train && self.precision == precision() && (is_same(x, &self.x) || data())
+    }
 }
 
 impl OtttSequential {
@@ -83,11 +89,13 @@ impl OtttSequential {
     /// Appends a module under a name of its own, as PyTorch's `Sequential(OrderedDict(..))` does.
     ///
     /// # Errors
-    /// When the name is empty, taken, or the position of another module.
+    /// When the name is empty, taken, the position of another module, or has a dot in it: that is what parts the names of
+    /// nested modules.
     pub fn add_named(self, name: &str, module: impl OnlineModule + 'static) -> Result<Self> {
         let position_of_another = name.parse::<usize>().is_ok_and(|i| i != self.modules.len());
-        if name.is_empty() || position_of_another || self.names.iter().any(|taken| taken == name) {
-            let expected = "a name that no other module of the container has";
+        let taken = position_of_another || self.names.iter().any(|taken| taken == name);
+        if name.is_empty() || name.contains('.') || taken {
+            let expected = "a name without a dot that no other module of the container has";
             return Err(Error::argument("a module's name", expected, format!("{name:?}")));
         }
         Ok(self.push(name.to_owned(), module))
@@ -127,8 +135,9 @@ impl OtttSequential {
         train: bool,
         mut inspect: Option<Inspect<'_>>,
     ) -> Result<Signal> {
+        expect_time_steps(|| "OtttSequential", time_steps)?;
         let (begin, mut signal) = match x {
-            Signal::Constant(x) if self.holds && inspect.is_none() => self.head(x, train)?,
+            Signal::Constant(x) if self.head.is_held() && inspect.is_none() => self.head(x, train)?,
             _ => (0, x.shallow_clone()),
         };
         let mut rest = self.modules.iter_mut().enumerate().skip(begin).peekable();
@@ -136,10 +145,15 @@ impl OtttSequential {
             if module.constant() == Constant::Refuses {
                 signal = signal.spread(time_steps)?;
             }
-            // A neuron multiplies its spikes by itself, unless somebody wants to see them before.
+            // A neuron multiplies its spikes by itself, unless somebody wants to see them before, or they would no
+            // longer tell who fired.
             let next = rest.peek().and_then(|(_, next)| next.scale());
-            let scale =
-                next.filter(|_| inspect.is_none() && module.takes_scale() && fast_paths().fused_neuron);
+            let scale = next.filter(|scale| {
+                inspect.is_none()
+                    && module.takes_scale()
+                    && fast_paths().fused_neuron
+                    && (*scale as f32).is_normal()
+            });
             signal =
                 parts::step(&self.names[i], &mut **module, &signal, |module, x| match (scale, time_steps) {
                     (Some(scale), _) => module.scaled_steps(x, time_steps, train, scale),
@@ -158,40 +172,27 @@ impl OtttSequential {
 
     /// How many modules keep a constant `x` constant, and what they make of it.
     fn head(&mut self, x: &Tensor, train: bool) -> Result<(usize, Signal)> {
-        let known = |head: &&Head| {
-            let same = |a: &Tensor, b: &Tensor| {
-                (a.data_ptr(), a.size(), a.stride()) == (b.data_ptr(), b.size(), b.stride())
-            };
-            head.train == train && (head.recorded || !grad_enabled()) && same(&head.x, x)
-        };
-        if self.head.as_ref().filter(known).is_none() {
-            self.release_head()?;
-            let (mut signal, mut modules) = (Signal::Constant(x.shallow_clone()), 0);
-            for (name, module) in self.names.iter().zip(&mut self.modules) {
-                if module.constant() != Constant::Keeps {
-                    break;
-                }
+        let Self { modules, names, head, headed } = self;
+        let keeps = |module: &mut Box<dyn OnlineModule>| module.constant() == Constant::Keeps;
+        let count = modules.iter_mut().map(keeps).take_while(|keeps| *keeps).count();
+        let same = headed.as_ref().is_some_and(|headed| headed.modules == count && headed.is_for(x, train));
+        let make = || {
+            // A copy where a graph keeps it: the caller may change x before the graph is gone through.
+            let mut signal = Signal::Constant(if grad_enabled() { copied(x)? } else { x.shallow_clone() });
+            let mut sources = vec![x.shallow_clone()];
+            for (name, module) in names.iter().zip(&mut modules[..count]) {
                 signal = parts::step(name, &mut **module, &signal, |module, x| module.step(x, train))?;
-                modules += 1;
+                sources.extend(module.state().into_iter().map(|p| p.tensor));
             }
-            let made = signal.into_value();
-            let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
-            self.head =
-                Some(Head { x: x.shallow_clone(), train, recorded: grad_enabled(), modules, made, leaf });
+            let cut = Cut::new(signal.into_value(), sources)?;
+            let (x, precision) = (x.shallow_clone(), precision());
+            *headed = Some(Headed { x, train, precision, modules: count });
+            Ok(cut)
+        };
+        match if count > 0 { head.value(same, make)? } else { None } {
+            Some(made) => Ok((count, Signal::Constant(made))),
+            None => Ok((0, Signal::Constant(x.shallow_clone()))),
         }
-        Ok(self.head.as_ref().map_or((0, Signal::Constant(x.shallow_clone())), |head| {
-            (head.modules, Signal::Constant(head.leaf.shallow_clone()))
-        }))
-    }
-
-    /// Passes the gradient that the head's answer has gathered on to the first modules.
-    fn release_head(&mut self) -> Result<()> {
-        let Some(Head { made, leaf, .. }) = self.head.take() else { return Ok(()) };
-        let grad = leaf.f_grad()?;
-        if grad.defined() && made.requires_grad() {
-            backward_from(&made, &grad)?;
-        }
-        Ok(())
     }
 
     /// What `of` says of every module, the module's name in front of each.
@@ -199,15 +200,24 @@ impl OtttSequential {
         parts::named(self.names.iter().zip(&self.modules).map(|(name, module)| (&**name, &**module)), of)
     }
 
-    /// Does `what` with every module.
-    fn each(&mut self, what: impl Fn(&mut dyn OnlineModule) -> Result<()>) -> Result<()> {
+    /// The modules with their names.
+    fn parts(
+        &mut self,
+    ) -> impl DoubleEndedIterator<Item = (&str, &mut dyn OnlineModule)> + ExactSizeIterator {
         let parts = self.names.iter().zip(&mut self.modules);
-        parts::each(parts.map(|(name, module)| (&**name, &mut **module as &mut dyn OnlineModule)), what)
+        parts.map(|(name, module)| (&**name, &mut **module as &mut dyn OnlineModule))
     }
 }
 
 /// Is shown the signal behind each module.
 type Inspect<'a> = &'a mut dyn FnMut(usize, &dyn OnlineModule, &Signal);
+
+/// The same numbers in memory of their own; recorded.
+fn copied(x: &Tensor) -> Result<Tensor> {
+    let mut copy = x.f_detach()?.f_empty_like()?;
+    copy.f_copy_(x)?;
+    Ok(copy)
+}
 
 impl OnlineModule for OtttSequential {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
@@ -219,16 +229,23 @@ impl OnlineModule for OtttSequential {
     }
 
     fn hold_weights(&mut self) -> Result<()> {
-        self.holds = fast_paths().held_weights;
-        self.head = None;
-        self.each(|module| module.hold_weights())
+        self.head.hold();
+        parts::each(self.parts(), |module| module.hold_weights())
     }
 
+    /// From the last module to the first, since what one passes on is for those before it. The head goes through the
+    /// first modules' weights, which are released after it.
     fn release_weights(&mut self) -> Result<()> {
-        self.holds = false;
-        // First, since it leads to the weights.
-        let head = self.release_head();
-        head.and(self.each(|module| module.release_weights()))
+        let headed = self.headed.as_ref().map_or(0, |headed| headed.modules);
+        let behind = self.len() - headed;
+        let release = |module: &mut dyn OnlineModule| module.release_weights();
+        let rest = parts::each(self.parts().rev().take(behind), release);
+        let head = self.head.release();
+        if !self.head.has_value() {
+            self.headed = None;
+        }
+        let first = parts::each(self.parts().rev().skip(behind), release);
+        rest.and(head).and(first)
     }
 
     fn parameters(&self) -> Vec<Parameter> {

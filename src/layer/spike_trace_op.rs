@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::error::{expect_like, Result};
-use crate::module::{Layer, Layout, Memory, OnlineModule, Parameter};
+use crate::module::{expect_time_steps, Layer, Layout, Memory, OnlineModule, Parameter};
 use crate::signal::Signal;
 
 /// Wraps a layer f without weights for OTTT: pooling, dropout, scaling.
@@ -42,6 +42,7 @@ impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
     }
 
     fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
+        expect_time_steps(|| self.module.name(), time_steps)?;
         match x {
             Signal::Dense(x) => Ok(Signal::Dense(self.module.forward_steps(x, time_steps, train)?)),
             Signal::Constant(_) => self.steps(&x.shallow_clone().spread(time_steps)?, time_steps, train),

@@ -19,9 +19,8 @@ use tch::Tensor;
 
 use super::cast::expect_kind_of;
 use super::standardize::standardize;
+use crate::autograd::{Cut, Held};
 use crate::error::{guarded, Error, Result};
-use crate::fast::fast_paths;
-use crate::ffi::backward_from;
 use crate::module::{Layer, Layout, Parameter};
 
 /// The weights that both layers share.
@@ -31,16 +30,8 @@ struct WsWeight {
     gain: Option<Tensor>,
     bias: Option<Tensor>,
     eps: f64,
-    held: Option<Held>,
-}
-
-/// w', made once for as long as the weights stand still.
-#[derive(Debug)]
-struct Held {
-    /// w' with the graph behind it.
-    made: Tensor,
-    /// The same values without one: gathers the gradient.
-    leaf: Tensor,
+    /// w', made once for as long as the weights stand still.
+    held: Held,
 }
 
 impl WsWeight {
@@ -62,39 +53,22 @@ impl WsWeight {
         let gain = init.gain.then(|| vs.f_var("gain", &gain_size, Init::Const(1.0))).transpose()?;
         let bias = init.bias.then(|| vs.f_var("bias", &size[..1], init.bs_init.unwrap_or(uniform)));
         let weight = vs.f_var("weight", size, init.ws_init.unwrap_or(uniform))?;
-        Ok(Self { weight, gain, bias: bias.transpose()?, eps: init.eps, held: None })
+        Ok(Self { weight, gain, bias: bias.transpose()?, eps: init.eps, held: Held::default() })
     }
 
     /// What forward computes with.
-    fn current(&self) -> Result<Tensor> {
-        match &self.held {
-            Some(held) => Ok(held.leaf.shallow_clone()),
+    fn current(&mut self) -> Result<Tensor> {
+        let Self { weight, gain, eps, held, .. } = self;
+        let sources = [Some(&*weight), gain.as_ref()].into_iter().flatten().map(Tensor::shallow_clone);
+        match held.value(true, || Cut::new(standardized(weight, gain.as_ref(), *eps)?, sources))? {
+            Some(value) => Ok(value),
             None => self.standardized(),
         }
     }
 
-    fn hold(&mut self) -> Result<()> {
-        self.held = None;
-        if fast_paths().held_weights {
-            let made = self.standardized()?;
-            let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
-            self.held = Some(Held { made, leaf });
-        }
-        Ok(())
-    }
-
-    fn release(&mut self) -> Result<()> {
-        let Some(Held { made, leaf }) = self.held.take() else { return Ok(()) };
-        let grad = leaf.f_grad()?;
-        if grad.defined() {
-            backward_from(&made, &grad)?;
-        }
-        Ok(())
-    }
-
     /// w', differentiable in the weight and the gain.
     fn standardized(&self) -> Result<Tensor> {
-        guarded("weight standardization", || standardize(&self.weight, self.gain.as_ref(), self.eps))
+        standardized(&self.weight, self.gain.as_ref(), self.eps)
     }
 
     fn parameters(&self) -> Vec<Parameter> {
@@ -102,6 +76,10 @@ impl WsWeight {
             [("weight", Some(&self.weight)), ("bias", self.bias.as_ref()), ("gain", self.gain.as_ref())];
         named.into_iter().filter_map(|(name, tensor)| Some(Parameter::new(name, tensor?))).collect()
     }
+}
+
+fn standardized(weight: &Tensor, gain: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    guarded("weight standardization", || standardize(weight, gain, eps))
 }
 
 /// What the weights are made with.
@@ -175,11 +153,12 @@ impl Layer for WsLinear {
     }
 
     fn hold_weights(&mut self) -> Result<()> {
-        self.0.hold()
+        self.0.held.hold();
+        Ok(())
     }
 
     fn release_weights(&mut self) -> Result<()> {
-        self.0.release()
+        self.0.held.release()
     }
 
     fn layout(&self) -> Layout {
@@ -301,11 +280,12 @@ impl Layer for WsConv2d {
     }
 
     fn hold_weights(&mut self) -> Result<()> {
-        self.weight.hold()
+        self.weight.held.hold();
+        Ok(())
     }
 
     fn release_weights(&mut self) -> Result<()> {
-        self.weight.release()
+        self.weight.held.release()
     }
 
     fn layout(&self) -> Layout {

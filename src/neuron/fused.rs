@@ -1,7 +1,7 @@
 //! One sweep over memory a pass on the CPU: charge, fire, reset and trace together.
 //!
 //! The same arithmetic in the same order as the composed step of `lif`, which it is tested against, so
-//! the values are the same to the bit. The membrane potential is updated in place. Several time steps go
+//! the values are the same to the bit. The membrane potential is updated in place where nobody else holds it. Several time steps go
 //! piece by piece, all steps of one piece before the next, so that v and the trace stay in the cache.
 //! Backward is one sweep as well, grad h(over) / tau, on what forward kept: how far the potential was over
 //! the threshold.
@@ -14,7 +14,7 @@ use super::lif::{row, Lif, Options, Spikes};
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
-use crate::ffi::{grad_enabled, is_dense, sweep, vectorized, PIECE};
+use crate::ffi::{grad_enabled, is_dense, is_unshared, sweep, vectorized, PIECE};
 use crate::module::Memory;
 use crate::surrogate::{Real, Share, Surrogate};
 use crate::through_time::is_through_time;
@@ -58,7 +58,7 @@ fn run<R: Real>(
     let data = in_rows(x.f_detach()?)?;
     let first = row(&data, rows, 0)?;
     let resting = lif.v.is_none();
-    let v = own_row(&first, &lif.v, lif.own_v)?;
+    let v = own_row(&first, &lif.v)?;
     let repeats = time_steps / rows;
     let fresh = |wanted: bool| wanted.then(|| repeated_like(&data, repeats)).transpose();
     let (spike, over, traces) = (repeated_like(&data, repeats)?, fresh(record)?, fresh(trace.is_some())?);
@@ -68,7 +68,7 @@ fn run<R: Real>(
     let silent = matches!(trace.as_deref(), Some(None));
     let (before, state) = match trace.as_deref() {
         None => (None, None),
-        Some(trace) if scaled => (None, Some(own_row(&first, trace, lif.own_trace)?)),
+        Some(trace) if scaled => (None, Some(own_row(&first, trace)?)),
         Some(trace) => (trace.as_ref().map(|trace| laid_out_like(&first, trace)).transpose()?, None),
     };
 
@@ -99,10 +99,8 @@ fn run<R: Real>(
             }
         }
     })?;
-    lif.own_v = v.data_ptr() as usize;
     lif.v = Some(v);
     if let (Some(trace), Some(traces)) = (trace, &traces) {
-        lif.own_trace = state.as_ref().map_or(0, |state| state.data_ptr() as usize);
         *trace = Some(match state {
             Some(state) => state,
             None => row(traces, time_steps, time_steps - 1)?,
@@ -123,13 +121,11 @@ fn multiply<R: Real>(x: &mut [R], factor: R) {
     );
 }
 
-/// The state to write: itself where the last pass made it, at the address `own`, else a copy, or a new tensor.
-///
-/// Somebody else's tensor, set by hand, stays as it is.
-fn own_row(like: &Tensor, state: &Memory, own: usize) -> Result<Tensor> {
+/// The state to write: itself where nobody else can see it, else a copy, or a new tensor.
+fn own_row(like: &Tensor, state: &Memory) -> Result<Tensor> {
     match state {
         None => Ok(like.f_empty_like()?),
-        Some(state) if state.data_ptr() as usize == own => laid_out_like(like, state),
+        Some(state) if is_unshared(state) => laid_out_like(like, state),
         Some(state) => copy_like(like, state),
     }
 }
@@ -298,7 +294,9 @@ impl Function for Fired {
 
 impl Fired {
     fn sweep<R: Real>(&self, over: &Tensor, grad: &Tensor, out: &Tensor) -> Result<()> {
-        let Some(pointwise) = self.surrogate.pointwise() else { return Ok(()) };
+        let pointwise = self.surrogate.pointwise();
+        let pointwise =
+            pointwise.ok_or_else(|| Error::Gradient("the surrogate lost its arithmetic".into()))?;
         let grad = laid_out_like(over, grad)?;
         sweep([Some(out)], [Some(over), Some(&grad)], |[mut out], [over, grad]| {
             let out = out.row(0);

@@ -18,7 +18,7 @@ use tch::Tensor;
 
 use super::{cuda, fused};
 use crate::error::{expect_defined, expect_float, guarded, Error, Result};
-use crate::module::{expect_steps, Memory};
+use crate::module::{expect_steps, expect_time_steps, Memory};
 use crate::monitor::note;
 use crate::signal::Signal;
 use crate::surrogate::{fire, Surrogate};
@@ -34,9 +34,6 @@ pub(super) struct Lif {
     pub(super) v_reset: Option<f64>,
     pub(super) surrogate: Arc<dyn Surrogate>,
     pub(super) v: Memory,
-    /// Where the last fused step left v and the trace: there it may go on in place. 0 for nowhere.
-    pub(super) own_v: usize,
-    pub(super) own_trace: usize,
 }
 
 /// How steps are taken.
@@ -66,7 +63,7 @@ impl Lif {
             }
         }
         surrogate.check()?;
-        Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None, own_v: 0, own_trace: 0 })
+        Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None })
     }
 
     /// `time_steps` steps on x `[time_steps * N, ...]`, or a constant `[N, ...]`: moves v, and the trace if there
@@ -94,6 +91,7 @@ impl Lif {
     ) -> Result<Spikes> {
         guarded(self.node, || {
             expect_float(&format!("{}'s input", self.node), x.value())?;
+            expect_time_steps(|| self.node, time_steps)?;
             let able = fused::is_able(self, x.value());
             // Only the sweep takes a constant as it is.
             let spread = matches!(x, Signal::Constant(_)) && !(able && x.value().dim() > 0);
@@ -173,7 +171,8 @@ impl Lif {
         let a = match a {
             _ if !traces => None,
             Some(a) => Some(a.f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?),
-            None => Some(s),
+            // In memory of its own: the spike is handed out, and whoever gets it may change it.
+            None => Some(s.copy()),
         };
         Ok(Step { spike, v, a })
     }
@@ -209,7 +208,7 @@ impl Lif {
     }
 }
 
-/// A step's spike and the state behind it.
+/// A step's spike and the state after it.
 pub(super) struct Step {
     pub(super) spike: Tensor,
     pub(super) v: Tensor,

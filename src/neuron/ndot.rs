@@ -64,20 +64,17 @@ impl NdotLifNode {
         Ok(Self { lif, trace: None, fading: None })
     }
 
-    /// The membrane potential after the last step, `None` before the first.
-    ///
-    /// The next step may change it in place: `copy()` what is to be kept.
+    /// The membrane potential after the last step, `None` before the first. A handle of it keeps its values.
     pub fn v(&self) -> Option<&Tensor> {
         self.lif.v.as_ref()
     }
 
-    /// Sets the membrane potential, which leaves `v` itself as it is; the next input must have its shape.
+    /// Sets the membrane potential; the next input must have its shape. No step changes `v` itself.
     pub fn set_v(&mut self, v: &Tensor) {
         self.lif.v = Some(v.shallow_clone());
-        self.lif.own_v = 0;
     }
 
-    /// The trace after the last training step, `None` before the first.
+    /// The trace after the last training step, `None` before the first. A handle of it keeps its values.
     pub fn trace(&self) -> Option<&Tensor> {
         self.trace.as_ref()
     }
@@ -96,7 +93,8 @@ impl NdotLifNode {
     fn next_trace(&self, spike: &Tensor) -> Result<Tensor> {
         let spike = spike.f_detach()?;
         Ok(match (&self.trace, &self.fading) {
-            (None, _) => spike,
+            // In memory of its own: the spike is handed out, and whoever gets it may change it.
+            (None, _) => spike.copy(),
             (Some(trace), Some(fading)) => spike.f_addcmul(fading, trace)?,
             (Some(trace), None) => trace.f_mul_scalar(self.most())?.f_add(&spike)?,
         })
@@ -120,8 +118,8 @@ impl NdotLifNode {
 impl OnlineModule for NdotLifNode {
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
         let traces = train && !is_through_time();
-        // The step moves v in place.
-        let before = self.lif.v.as_ref().filter(|_| traces).map(Tensor::f_detach_copy).transpose()?;
+        // While there is a second handle, the step leaves the memory as it is.
+        let before = self.lif.v.as_ref().filter(|_| traces).map(Tensor::shallow_clone);
         if let Some(trace) = &self.trace {
             expect_fresh("NdotLifNode", "trace", trace, self.lif.v.as_ref().unwrap_or(x.value()))?;
         }

@@ -67,17 +67,14 @@ impl SlttLifNode {
         Ok(Self { lif: Lif::new("SlttLifNode", tau, decay_input, v_threshold, v_reset, surrogate)? })
     }
 
-    /// The membrane potential after the last step, `None` before the first.
-    ///
-    /// The next step may change it in place: `copy()` what is to be kept.
+    /// The membrane potential after the last step, `None` before the first. A handle of it keeps its values.
     pub fn v(&self) -> Option<&Tensor> {
         self.lif.v.as_ref()
     }
 
-    /// Sets the membrane potential, which leaves `v` itself as it is; the next input must have its shape.
+    /// Sets the membrane potential; the next input must have its shape. No step changes `v` itself.
     pub fn set_v(&mut self, v: &Tensor) {
         self.lif.v = Some(v.shallow_clone());
-        self.lif.own_v = 0;
     }
 }
 

@@ -10,7 +10,7 @@ pub fn accuracy(logits: &Tensor, labels: &Tensor) -> Result<f64> {
     top_k_accuracy(logits, labels, 1)
 }
 
-/// The share of rows whose label is among the k largest logits.
+/// The share of rows whose label is among the k largest logits; of equal ones, the first are taken, as argmax does.
 ///
 /// # Shapes
 /// `logits` `[N, C]`, `labels` `[N]` of class indices (Int64).
@@ -24,7 +24,8 @@ pub fn top_k_accuracy(logits: &Tensor, labels: &Tensor, k: i64) -> Result<f64> {
     if !(1..=classes).contains(&k) {
         return Err(Error::argument("k", &format!("from 1 to {classes}, the count of classes"), k));
     }
-    let (_, best) = logits.f_topk(k, 1, true, true)?;
+    let (_, order) = logits.f_sort_stable(true, 1, true)?;
+    let best = order.f_narrow(1, 0, k)?;
     let hits = best.f_eq_tensor(&labels.f_unsqueeze(1)?)?.f_sum(Kind::Int64)?;
     Ok(hits.f_int64_value(&[])? as f64 / rows as f64)
 }
@@ -41,5 +42,26 @@ mod tests {
         assert_eq!(accuracy(&logits, &labels).unwrap(), 0.25);
         assert_eq!(top_k_accuracy(&logits, &labels, 2).unwrap(), 0.75);
         assert_eq!(top_k_accuracy(&logits, &labels, 3).unwrap(), 1.0);
+    }
+
+    #[test]
+    fn of_equal_logits_the_first_are_the_best() {
+        for classes in [2, 3, 10, 100, 1000] {
+            let logits = Tensor::zeros([classes, classes], (Kind::Float, tch::Device::Cpu));
+            let labels = Tensor::arange(classes, (Kind::Int64, tch::Device::Cpu));
+            for k in [1, 2, classes] {
+                let found = top_k_accuracy(&logits, &labels, k).unwrap();
+                assert_eq!(found, k as f64 / classes as f64, "{k} of {classes}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_logit_that_is_no_number_is_the_largest_as_for_argmax() {
+        let logits = Tensor::from_slice2(&[[1.0, f64::NAN, 2.0, f64::NAN]]);
+        assert_eq!(logits.argmax(1, false).int64_value(&[0]), 1);
+        for (label, expected) in [(0i64, 0.0), (1, 1.0), (2, 0.0), (3, 0.0)] {
+            assert_eq!(accuracy(&logits, &Tensor::from_slice(&[label])).unwrap(), expected);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use tch::{Reduction, Tensor};
 
-use super::sequence::{expect_loss, expect_sequences};
+use super::sequence::{expect_loss, expect_sequences, pass_on_gradients};
 use super::Optimizer;
 use crate::error::{expect_like, guarded, Error, Result};
 use crate::module::{Memory, OnlineModule};
@@ -78,6 +78,7 @@ pub fn fptt_online_training(
             regularized = regularized.f_add(&pull)?;
         }
         regularized.f_backward()?;
+        pass_on_gradients(net)?;
         optimizer.step()?;
         net.detach();
         let loss = loss.detach();
@@ -87,10 +88,11 @@ pub fn fptt_online_training(
         });
 
         if t < time_steps - 1 {
-            let state: Vec<Memory> =
-                net.memories().into_iter().map(|m| m.as_ref().map(Tensor::copy)).collect();
             optimizer.zero_grad()?;
-            plain_loss(net, &x, &target, &loss_fn)?.f_backward()?;
+            as_if_never(net, |net| {
+                plain_loss(net, &x, &target, &loss_fn)?.f_backward().map_err(Error::from)
+            })?;
+            pass_on_gradients(net)?;
             optimizer.average_grads()?;
             for ((p, average), last) in parameters.iter().zip(w_ra.iter_mut()).zip(&mut last_grads) {
                 // A frozen parameter has none: it counts as zero.
@@ -101,13 +103,20 @@ pub fn fptt_online_training(
                 })?;
                 *last = grad.copy();
             }
-            for (memory, kept) in net.memories().into_iter().zip(state) {
-                *memory = kept;
-            }
         }
         optimizer.zero_grad()?;
     }
     Ok(total.unwrap_or_default())
+}
+
+/// Runs `body`; whatever comes of it, the network's state is then the one of before.
+fn as_if_never<M: OnlineModule + ?Sized>(net: &mut M, body: impl FnOnce(&mut M) -> Result<()>) -> Result<()> {
+    let state: Vec<Memory> = net.memories().into_iter().map(|m| m.as_ref().map(Tensor::copy)).collect();
+    let result = guarded("the network", || body(net));
+    for (memory, kept) in net.memories().into_iter().zip(state) {
+        *memory = kept;
+    }
+    result
 }
 
 /// The loss of one step, without the regularizer.

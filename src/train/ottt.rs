@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::sequence::{expect_loss, expect_sequences, holding_weights, input};
+use super::sequence::{expect_loss, expect_sequences, holding_weights, input, pass_on_gradients};
 use super::Optimizer;
 use crate::error::{guarded, Error, Result};
 use crate::module::{expect_steps, OnlineModule};
@@ -121,6 +121,7 @@ pub fn ottt_online_training(
             for t in 0..time_steps {
                 optimizer.zero_grad()?;
                 sequence.pass(net, t, 1)?;
+                pass_on_gradients(net)?;
                 optimizer.step()?;
             }
         }

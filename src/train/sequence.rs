@@ -77,6 +77,11 @@ pub(super) fn holding_weights<M: OnlineModule + ?Sized, T>(
     result.and_then(|result| released.map(|()| result))
 }
 
+/// Passes on the gradient that is kept back where somebody around the loop holds the weights: they are about to move.
+pub(super) fn pass_on_gradients(net: &mut (impl OnlineModule + ?Sized)) -> Result<()> {
+    holding_weights(net, |_| Ok(()))
+}
+
 /// Steps `t .. t + k` of `[B, T, ...]`, one after another; a constant where they are the same by their strides
 /// and the network takes that.
 pub(super) fn input(constant: Constant, x_seq: &Tensor, t: i64, k: i64) -> Result<Signal> {

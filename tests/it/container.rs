@@ -251,11 +251,14 @@ fn a_module_may_have_a_name_of_its_own() {
 #[case("")]
 #[case("fc")]
 #[case("7")]
-fn a_name_that_is_empty_or_anothers_is_refused(#[case] name: &str) {
+#[case("a.b")]
+fn a_name_that_is_empty_or_dotted_or_anothers_is_refused(#[case] name: &str) {
     let net = OtttSequential::new().add_named("fc", Identity).unwrap();
     let error = net.add_named(name, Identity).unwrap_err().to_string();
     assert!(
-        error.starts_with(&format!("a module's name is {name:?}, expected a name that no other")),
+        error.starts_with(&format!(
+            "a module's name is {name:?}, expected a name without a dot that no other"
+        )),
         "{error}"
     );
 }

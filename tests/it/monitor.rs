@@ -30,7 +30,7 @@ fn last(monitor: &Monitor, name: &str, quantity: &str) -> f64 {
 
 #[rstest]
 fn spikes_and_potentials_are_those_of_the_neurons(
-    #[values(None, Some(2.74), Some(-0.5))] scale: Option<f64>,
+    #[values(None, Some(2.74), Some(-0.5), Some(0.0), Some(1e-60), Some(f64::INFINITY))] scale: Option<f64>,
     #[values(FastPaths::default(), FastPaths::NONE)] paths: FastPaths,
 ) {
     // One neuron that never fires, one that always does, and two in between.

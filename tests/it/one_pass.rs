@@ -10,6 +10,7 @@ use spiketrace::{
 use tch::nn::{self, ConvConfigND, ConvTransposeConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
+use crate::common::numbers;
 use crate::parity::fixture::relative_difference;
 
 /// Counts how often a layer runs.
@@ -228,4 +229,76 @@ fn a_trace_changed_in_place_before_backward_is_an_error() {
     let _ = trace.f_add_scalar_(1.0).unwrap();
     let error = y.sum(Kind::Double).f_backward().unwrap_err().to_string();
     assert!(error.contains("modified by an inplace operation"), "{error}");
+}
+
+/// How a layer's step depends on its spike and trace, in two passes and in one.
+fn both_ways<T>(run: impl Fn() -> T) -> [T; 2] {
+    let one_pass = FastPaths { one_pass: true, ..FastPaths::NONE };
+    [FastPaths::NONE, one_pass].map(|paths| with_fast_paths(paths, &run))
+}
+
+/// dW = g a^T, where the trace a stands in the graph for the spike: its own derivative goes to the spike.
+#[rstest]
+#[case::linear(&[4, 3], |vs: &VarStore| Box::new(nn::linear(vs.root(), 3, 2, Default::default())) as Box<dyn Layer>)]
+#[case::linear_over_time(&[5, 4, 3], |vs: &VarStore| Box::new(nn::linear(vs.root(), 3, 2, Default::default())) as Box<dyn Layer>)]
+#[case::standardized(&[4, 3], |vs: &VarStore| Box::new(ws_linear(vs.root(), 3, 2, Default::default()).unwrap()) as Box<dyn Layer>)]
+#[case::conv(&[2, 3, 5, 5], |vs: &VarStore| Box::new(nn::conv2d(vs.root(), 3, 2, 3, Default::default())) as Box<dyn Layer>)]
+fn second_derivatives_are_those_of_two_passes(
+    #[case] shape: &[i64],
+    #[case] make: fn(&VarStore) -> Box<dyn Layer>,
+    #[values(false, true)] leaf: bool,
+) {
+    let mut vs = VarStore::new(Device::Cpu);
+    let layer = std::cell::RefCell::new(make(&vs));
+    vs.double();
+    let weight = vs.variables()["weight"].shallow_clone();
+    let [two, one] = both_ways(|| {
+        let x = numbers(shape, 1).set_requires_grad(true);
+        let spike = if leaf { x.shallow_clone() } else { &x * 2.0 };
+        let pair = Signal::SpikeTrace { spike, trace: numbers(shape, 2) };
+        let mut layer = layer.borrow_mut();
+        let mut module = GradWithTrace::new(Counted { layer: &mut **layer, runs: 0 });
+        let y = module.step(&pair, true).unwrap().into_value();
+        let loss = (y.tanh() * numbers(&y.size(), 3)).sum(Kind::Double);
+        let first = Tensor::run_backward(&[loss], &[&weight], true, true).remove(0);
+        assert!(first.requires_grad());
+        let again = (&first * numbers(&first.size(), 4)).sum(Kind::Double);
+        Tensor::run_backward(&[again], &[&x, &weight], false, false)
+    });
+    for (one, two) in one.iter().zip(&two) {
+        assert!(two.abs().max().double_value(&[]) > 0.0, "the test says nothing");
+        let difference = relative_difference(one, two);
+        assert!(difference <= 1e-12, "{difference:e}");
+    }
+}
+
+/// A convolution on a view of its input in another order, which is not the input itself.
+#[derive(Debug)]
+struct OverTime(Tensor);
+
+impl Layer for OverTime {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        Ok(x.f_transpose(1, 2)?.f_conv1d(&self.0, None::<Tensor>, [1], [0], [1], 1)?)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        vec![Parameter::new("weight", &self.0)]
+    }
+
+    fn is_affine(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_layer_on_a_turned_view_of_its_input_takes_two_passes() {
+    let w = numbers(&[2, 3, 2], 0).set_requires_grad(true);
+    let [two, one] = both_ways(|| {
+        w.shallow_clone().zero_grad();
+        let pair = Signal::SpikeTrace { spike: numbers(&[4, 5, 3], 1), trace: numbers(&[4, 5, 3], 2) };
+        let y = GradWithTrace::new(OverTime(w.shallow_clone())).step(&pair, true).unwrap().into_value();
+        (&y * numbers(&y.size(), 3)).sum(Kind::Double).backward();
+        w.grad().copy()
+    });
+    assert!(relative_difference(&one, &two) <= 1e-12, "{one} instead of {two}");
 }

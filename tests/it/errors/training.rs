@@ -1,12 +1,14 @@
+use std::cell::Cell;
+
 use spiketrace::train::{
     accuracy, evaluate, fptt_online_training, fptt_online_training_init_w_ra, ottt_online_training,
     repeat_over_time, top_k_accuracy, Adam, AdamConfig, AdamState, OtttLoss, Sgd, SgdConfig, Update,
 };
-use spiketrace::{OnlineModule, OtttLifNode, OtttSequential, Result};
+use spiketrace::{Error, OnlineModule, OtttLifNode, OtttSequential, Result};
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::common::mse;
+use crate::common::{mse, numbers};
 
 use super::{check, ones};
 
@@ -258,4 +260,36 @@ fn losses_and_accuracies() {
         ),
         ("k above the classes", &|| top_k_accuracy(&logits(), &labels(&[0, 1]), 4).map(drop), &["k is 4"]),
     ]);
+}
+
+/// FPTT looks at a step twice; the second look is as if it had never been, also where it fails.
+#[test]
+fn a_failed_second_look_leaves_the_state_of_the_step() {
+    let vs = VarStore::new(Device::Cpu);
+    let mut net = net(&vs);
+    let x = numbers(&[2, 3, 4], 5).to_kind(Kind::Float);
+    let state = |net: &mut OtttSequential| -> Vec<Tensor> {
+        net.memories().into_iter().map(|memory| memory.as_ref().unwrap().copy()).collect()
+    };
+    net.step(&x.get(0).into(), true).unwrap();
+    let expected = state(&mut net);
+    net.reset();
+
+    for panics in [false, true] {
+        let mut sgd = nn::Sgd::default().build(&vs, 0.0).unwrap();
+        let mut averages = fptt_online_training_init_w_ra(&sgd);
+        let calls = Cell::new(0);
+        let loss = |y: &Tensor, target: &Tensor| {
+            calls.set(calls.get() + 1);
+            match calls.get() {
+                2 if panics => panic!("no more"),
+                2 => Err(Error::Gradient("no more".into())),
+                _ => mse(y, target),
+            }
+        };
+        let target = ones(&[2, 3, 3]);
+        fptt_online_training(&mut net, &mut sgd, &x, &target, loss, 0.5, &mut averages).unwrap_err();
+        assert_eq!(state(&mut net), expected);
+        net.reset();
+    }
 }
