@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::ottt::{add, SequenceOutput};
-use super::sequence::{expect_loss, expect_sequences, holding_weights, input};
+use super::sequence::{expect_loss, expect_sequences, holding_weights, input, pass_on_gradients};
 use super::Optimizer;
 use crate::error::{guarded, Result};
 use crate::module::OnlineModule;
@@ -34,6 +34,7 @@ pub fn bptt_training(
 ) -> Result<SequenceOutput> {
     expect_sequences(x_seq, target_seq, "B, T")?;
     optimizer.set_samples(x_seq.size()[0]);
+    pass_on_gradients(net)?;
     optimizer.zero_grad()?;
     let result = holding_weights(net, |net| {
         let (mut loss, mut outputs) = (None, Vec::new());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
 use super::optimizer::{laid_out_as, Optimizer};
+use super::sequence::pass_on_gradients;
 use crate::error::{Error, Result};
 use crate::ffi::bytes;
 use crate::module::OnlineModule;
@@ -114,6 +115,8 @@ impl Checkpoint {
                 self.memories.len(),
             ));
         }
+        // Weights that somebody holds are about to move.
+        pass_on_gradients(net)?;
         let device = state.first().map_or(Device::Cpu, |p| p.tensor.device());
         let memories = self
             .memories

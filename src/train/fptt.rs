@@ -63,6 +63,7 @@ pub fn fptt_online_training(
     let mut total: Option<Tensor> = None;
     let time_steps = x_seq.size()[0];
     optimizer.set_samples(x_seq.size()[1]);
+    pass_on_gradients(net)?;
 
     for t in 0..time_steps {
         let (x, target) = (x_seq.f_get(t)?.into(), target_seq.f_get(t)?);

@@ -115,6 +115,7 @@ pub fn ottt_online_training(
     config.check()?;
     let time_steps = x_seq.size()[1];
     optimizer.set_samples(x_seq.size()[0]);
+    pass_on_gradients(net)?;
     let mut sequence = Sequence::new(x_seq, target_seq, loss_fn);
     match config.update {
         Update::EveryStep => {

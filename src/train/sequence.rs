@@ -77,7 +77,8 @@ pub(super) fn holding_weights<M: OnlineModule + ?Sized, T>(
     result.and_then(|result| released.map(|()| result))
 }
 
-/// Passes on the gradient that is kept back where somebody around the loop holds the weights: they are about to move.
+/// Passes on the gradient that is kept back where somebody around the loop holds the weights: it is about to be used, or
+/// to be forgotten.
 pub(super) fn pass_on_gradients(net: &mut (impl OnlineModule + ?Sized)) -> Result<()> {
     holding_weights(net, |_| Ok(()))
 }

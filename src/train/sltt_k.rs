@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::ottt::{Sequence, SequenceOutput};
-use super::sequence::{expect_sequences, holding_weights};
+use super::sequence::{expect_sequences, holding_weights, pass_on_gradients};
 use super::Optimizer;
 use crate::error::{Error, Result};
 use crate::module::OnlineModule;
@@ -50,6 +50,7 @@ pub fn sltt_k_training(
     let drawn = Vec::<i64>::try_from(order.f_narrow(0, 0, k)?)?;
     optimizer.set_samples(x_seq.size()[0]);
     let mut sequence = Sequence::new(x_seq, target_seq, loss_fn);
+    pass_on_gradients(net)?;
     optimizer.zero_grad()?;
     holding_weights(net, |net| {
         (0..time_steps).try_for_each(|t| match drawn.contains(&t) {

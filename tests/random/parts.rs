@@ -1,0 +1,63 @@
+//! What a user might write: a layer that is affine, one with a memory, a surrogate.
+
+use spiketrace::surrogate::Surrogate;
+use spiketrace::{Layer, Layout, Memory, Parameter, Result};
+use tch::Tensor;
+
+/// y = x W^T, by an operation of the user's choice.
+#[derive(Debug)]
+pub struct OwnAffine(pub Tensor);
+
+impl Layer for OwnAffine {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        Ok(x.f_matmul(&self.0.f_tr()?)?)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        vec![Parameter::new("weight", &self.0)]
+    }
+
+    fn is_affine(&self) -> bool {
+        true
+    }
+}
+
+/// y = w (x + x of the call before / 2).
+#[derive(Debug)]
+pub struct OwnStateful {
+    pub weight: Tensor,
+    pub before: Memory,
+}
+
+impl Layer for OwnStateful {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        let sum = match &self.before {
+            Some(before) => x.f_add(&before.f_mul_scalar(0.5)?)?,
+            None => x.shallow_clone(),
+        };
+        self.before = Some(x.f_detach()?);
+        Ok(sum.f_mul(&self.weight)?)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        vec![Parameter::new("weight", &self.weight)]
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        vec![&mut self.before]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Any
+    }
+}
+
+/// 1 - |x| where that is positive.
+#[derive(Debug)]
+pub struct Triangle;
+
+impl Surrogate for Triangle {
+    fn derivative(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_abs()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?)
+    }
+}
