@@ -12,7 +12,7 @@ use spiketrace::{
 };
 use tch::{Kind, Reduction, Tensor};
 
-use crate::network::{build, numbers, Network};
+use crate::network::{build, numbers, Network, WORDS};
 use crate::part::{parts, Part};
 
 /// How a sequence is learned.
@@ -44,6 +44,8 @@ pub struct Case {
     pub time_steps: i64,
     pub learning: Learning,
     pub moves: Moves,
+    /// Whether the input is of indices, for an embedding.
+    pub embeds: bool,
     /// Whether the input is one image shown at every step.
     pub still: bool,
     /// Whether the input asks for a gradient.
@@ -67,9 +69,11 @@ const SEQUENCES: usize = 3;
 
 pub fn cases() -> impl Strategy<Value = Case> {
     let size = prop_oneof![
-        2 => (1i64..7).prop_map(|n| vec![n]),
-        1 => (1i64..4, 3i64..6).prop_map(|(c, l)| vec![c, l]),
-        2 => (1i64..4, 2i64..6, 2i64..6).prop_map(|(c, h, w)| vec![c, h, w]),
+        4 => (1i64..7).prop_map(|n| (vec![n], false)),
+        1 => (1i64..4).prop_map(|n| (vec![n], true)),
+        2 => (1i64..4, 3i64..6).prop_map(|(c, l)| (vec![c, l], false)),
+        4 => (1i64..4, 2i64..6, 2i64..6).prop_map(|(c, h, w)| (vec![c, h, w], false)),
+        1 => (1i64..3, 2i64..4).prop_map(|(c, n)| (vec![c, n, n, n], false)),
     ];
     let learning = prop_oneof![
         2 => Just(Learning::EveryStep),
@@ -83,7 +87,16 @@ pub fn cases() -> impl Strategy<Value = Case> {
         prop_oneof![8 => Just(Numbers::Double), 1 => Just(Numbers::Single), 1 => Just(Numbers::Reduced)];
     let flags = (any::<bool>(), prop::bool::weighted(0.3), any::<bool>(), any::<bool>());
     (parts(), size, 1i64..5, 1i64..6, learning, moves, flags, kind).prop_map(
-        |(parts, size, batch, time_steps, learning, moves, (still, input_grad, ottt_loss, reset), kind)| {
+        |(
+            parts,
+            (size, embeds),
+            batch,
+            time_steps,
+            learning,
+            moves,
+            (still, input_grad, ottt_loss, reset),
+            kind,
+        )| {
             Case {
                 parts,
                 size,
@@ -91,8 +104,9 @@ pub fn cases() -> impl Strategy<Value = Case> {
                 time_steps,
                 learning,
                 moves,
+                embeds,
                 still,
-                input_grad,
+                input_grad: input_grad && !embeds,
                 ottt_loss,
                 reset,
                 kind,
@@ -118,13 +132,16 @@ pub struct Outcome {
 impl Case {
     pub fn network(&self) -> Network {
         let kind = if self.kind == Numbers::Double { Kind::Double } else { Kind::Float };
-        build(&self.parts, &self.size, CLASSES, kind)
+        build(&self.parts, &self.size, self.embeds, CLASSES, kind)
     }
 
     /// A sequence's input; time is the second dimension, the first for FPTT.
     fn input(&self, sequence: usize, kind: Kind) -> Tensor {
         let (seed, scale) = (1000 + sequence, 2.0);
-        let of = |size: Vec<i64>| (numbers(&size, seed) * scale + 0.6).to_kind(kind);
+        let of = |size: Vec<i64>| match self.embeds {
+            true => ((numbers(&size, seed) + 1.0) * (WORDS as f64 / 2.001)).to_kind(Kind::Int64),
+            false => (numbers(&size, seed) * scale + 0.6).to_kind(kind),
+        };
         let x = match self.still {
             true => repeat_over_time(&of([&[self.batch], &self.size[..]].concat()), self.time_steps).unwrap(),
             false => of([&[self.batch, self.time_steps], &self.size[..]].concat()),

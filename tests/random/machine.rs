@@ -6,123 +6,21 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use spiketrace::train::{
     evaluate, ottt_online_training, repeat_over_time, Checkpoint, Optimizer, OtttTrainingConfig, Sgd,
     SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, Error, FastPaths, Layer, LoadConfig, OnlineModule, OtttSequential, Result, Signal,
-    StateDict,
+    with_fast_paths, Error, FastPaths, LoadConfig, OnlineModule, OtttSequential, Result, Signal, StateDict,
 };
 use tch::{Kind, Reduction, Tensor};
 
 use crate::case::CLASSES;
 use crate::cases;
 use crate::network::{build, numbers, Network};
-use crate::part::{parts, Part};
-
-/// What may be done to a network.
-#[derive(Debug, Clone)]
-enum Action {
-    Step {
-        train: bool,
-        constant: bool,
-    },
-    Steps {
-        count: i64,
-        constant: bool,
-    },
-    /// A step, and backward from its output.
-    Learn {
-        constant: bool,
-    },
-    /// A training loop; its loss fails, by an error or a panic, at the call of that number.
-    Sequence {
-        every_step: bool,
-        steps_per_pass: i64,
-        still: bool,
-        fails: Option<(usize, bool)>,
-    },
-    Evaluate,
-    Reset,
-    Detach,
-    /// The module of the user's panics at its next call.
-    Arm,
-    /// Takes handles of the state, or puts such back.
-    Take,
-    Put {
-        which: usize,
-    },
-    Save,
-    Restore {
-        which: usize,
-        by_file: bool,
-    },
-    Hold,
-    Release,
-    BatchSize(i64),
-    Move,
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    use Action::*;
-    let fails = prop_oneof![2 => Just(None), 1 => (0usize..4, any::<bool>()).prop_map(Some)];
-    prop_oneof![
-        4 => (any::<bool>(), any::<bool>()).prop_map(|(train, constant)| Step { train, constant }),
-        2 => (1i64..4, any::<bool>()).prop_map(|(count, constant)| Steps { count, constant }),
-        5 => any::<bool>().prop_map(|constant| Learn { constant }),
-        3 => (any::<bool>(), 1i64..4, any::<bool>(), fails).prop_map(|(every_step, steps_per_pass, still, fails)| {
-            Sequence { every_step, steps_per_pass, still, fails }
-        }),
-        2 => Just(Evaluate),
-        2 => Just(Reset),
-        1 => Just(Detach),
-        1 => Just(Arm),
-        2 => Just(Take),
-        2 => (0usize..3).prop_map(|which| Put { which }),
-        1 => Just(Save),
-        1 => (0usize..3, prop::bool::weighted(0.3)).prop_map(|(which, by_file)| Restore { which, by_file }),
-        3 => Just(Hold),
-        3 => Just(Release),
-        1 => (1i64..4).prop_map(BatchSize),
-        1 => Just(Move),
-    ]
-}
-
-#[derive(Debug, Clone)]
-struct Program {
-    before: Vec<Part>,
-    after: Vec<Part>,
-    size: Vec<i64>,
-    actions: Vec<Action>,
-}
-
-fn programs() -> impl Strategy<Value = Program> {
-    let size = prop_oneof![(2i64..6).prop_map(|n| vec![n]), Just(vec![2, 4, 3])];
-    (parts(), parts(), size, vec(action(), 1..30)).prop_map(|(before, after, size, actions)| Program {
-        before,
-        after,
-        size,
-        actions,
-    })
-}
-
-/// A user's own layer, which panics when it is told to.
-#[derive(Debug)]
-struct Bomb(Arc<AtomicBool>);
-
-impl Layer for Bomb {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        assert!(!self.0.swap(false, Ordering::Relaxed), "it went off");
-        Ok(x.shallow_clone())
-    }
-
-    fn is_samplewise(&self) -> bool {
-        true
-    }
-}
+use crate::parts::Bomb;
+use crate::program::{programs, Action, Program};
 
 /// A network in use, and all that was seen of it.
 struct World<'a> {
@@ -143,8 +41,8 @@ struct World<'a> {
 
 /// The program's network, with the user's module in the middle.
 fn network(program: &Program, bomb: &Arc<AtomicBool>) -> Network {
-    let mut network = build(&program.before, &program.size, CLASSES, Kind::Double);
-    let second = build(&program.after, &[CLASSES], CLASSES, Kind::Double);
+    let mut network = build(&program.before, &program.size, false, CLASSES, Kind::Double);
+    let second = build(&program.after, &[CLASSES], false, CLASSES, Kind::Double);
     let parts = std::mem::replace(&mut network.net, OtttSequential::new());
     network.net = OtttSequential::new().add(parts).add(Bomb(Arc::clone(bomb))).add(second.net);
     network.steps_at_once &= second.steps_at_once;

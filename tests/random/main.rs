@@ -12,4 +12,5 @@ mod machine;
 mod network;
 mod part;
 mod parts;
+mod program;
 mod soak;

@@ -14,7 +14,7 @@ use spiketrace::{
 use tch::nn::{self, ConvConfig, ConvTransposeConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::part::{ConvKind, Derivative, Neuron, Norm, Part, Plain, Rule};
+use crate::part::{Conv, ConvKind, Derivative, Neuron, Norm, Part, Plain, Rule};
 use crate::parts::{OwnAffine, OwnStateful, Triangle};
 
 /// A network with its variables.
@@ -28,8 +28,12 @@ pub struct Network {
     pub neurons: bool,
 }
 
-/// Builds a network for inputs `[N, ...size]`, which ends in a readout `[N, classes]`.
-pub fn build(parts: &[Part], size: &[i64], classes: i64, kind: Kind) -> Network {
+/// How many things an index may stand for.
+pub const WORDS: i64 = 9;
+
+/// Builds a network for inputs `[N, ...size]`, of indices where it is to begin with an embedding, which ends in a
+/// readout `[N, classes]`.
+pub fn build(parts: &[Part], size: &[i64], embeds: bool, classes: i64, kind: Kind) -> Network {
     let vs = VarStore::new(Device::Cpu);
     let mut builder = Builder {
         vs: &vs,
@@ -42,7 +46,13 @@ pub fn build(parts: &[Part], size: &[i64], classes: i64, kind: Kind) -> Network 
         batch_norm: false,
         neurons: false,
     };
-    let net = builder.fill(OtttSequential::new(), parts, false);
+    let mut net = OtttSequential::new();
+    if embeds {
+        let embedding = nn::embedding(vs.root() / "embedding", WORDS, 4, Default::default());
+        builder.size.push(4);
+        net = net.add(embedding);
+    }
+    let net = builder.fill(net, parts, false);
     let net = builder.flatten(net);
     let features = builder.size[0];
     let readout = nn::linear(vs.root() / "readout", features, classes, Default::default());
@@ -178,9 +188,7 @@ impl Builder<'_> {
                 Self::push(net, layer, named)
             }
             Part::WsLinear { out, .. } => Self::push(net, self.linear(*out, true), named),
-            Part::Conv { out, kernel, padding, kind, bias } => {
-                self.conv(net, *out, *kernel, *padding, *kind, *bias, named)
-            }
+            Part::Conv(conv) => self.conv(net, *conv, named),
             Part::Norm(norm) => self.norm(net, *norm, named),
             Part::Neuron(neuron) => self.neuron(net, neuron, named),
             Part::Plain(plain) => self.plain(net, *plain, named),
@@ -219,41 +227,43 @@ impl Builder<'_> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn conv(
-        &mut self,
-        net: OtttSequential,
-        out: i64,
-        kernel: i64,
-        padding: i64,
-        kind: ConvKind,
-        bias: bool,
-        named: bool,
-    ) -> OtttSequential {
+    fn conv(&mut self, net: OtttSequential, conv: Conv, named: bool) -> OtttSequential {
+        let Conv { out, kernel, stride, padding, grouped, kind, bias } = conv;
         let size = self.size.clone();
         if size.len() == 1 {
             return Self::push(net, self.linear(out, bias), named);
         }
         let kernel = size[1..].iter().copied().min().unwrap_or(1).min(kernel);
-        let (channels, grows) = (size[0], matches!(kind, ConvKind::Transposed));
-        let moved = |n: i64| if grows { n + kernel - 1 } else { n + 2 * padding - kernel + 1 };
+        let channels = size[0];
+        // With as many outputs a channel as were asked for in all.
+        let (groups, out) = if grouped { (channels, out * channels) } else { (1, out) };
+        let transposed = matches!(kind, ConvKind::Transposed);
+        let moved = |n: i64| match transposed {
+            true => (n - 1) * stride + kernel,
+            false => (n + 2 * padding - kernel) / stride + 1,
+        };
         self.size = std::iter::once(out).chain(size[1..].iter().map(|&n| moved(n))).collect();
         self.pair = false;
-        let config = ConvConfig { padding, bias, ..Default::default() };
-        let transposed = ConvTransposeConfig { bias, ..Default::default() };
+        let p = self.place();
+        let config = ConvConfig { stride, padding, groups, bias, ..Default::default() };
+        let back = ConvTransposeConfig { stride, groups, bias, ..Default::default() };
         match (kind, size.len()) {
-            (ConvKind::Standardized, 3) if channels * kernel * kernel > 1 => {
-                let config = WsConv2dConfig { padding, bias, ..Default::default() };
-                Self::push(net, ws_conv2d(self.place(), channels, out, kernel, config).unwrap(), named)
+            (ConvKind::Standardized, 3) if channels / groups * kernel * kernel > 1 => {
+                let config = WsConv2dConfig { stride, padding, groups, bias, ..Default::default() };
+                Self::push(net, ws_conv2d(p, channels, out, kernel, config).unwrap(), named)
             }
             (ConvKind::Transposed, 2) => {
-                Self::push(net, nn::conv_transpose1d(self.place(), channels, out, kernel, transposed), named)
+                Self::push(net, nn::conv_transpose1d(p, channels, out, kernel, back), named)
+            }
+            (ConvKind::Transposed, 3) => {
+                Self::push(net, nn::conv_transpose2d(p, channels, out, kernel, back), named)
             }
             (ConvKind::Transposed, _) => {
-                Self::push(net, nn::conv_transpose2d(self.place(), channels, out, kernel, transposed), named)
+                Self::push(net, nn::conv_transpose3d(p, channels, out, kernel, back), named)
             }
-            (_, 2) => Self::push(net, nn::conv1d(self.place(), channels, out, kernel, config), named),
-            _ => Self::push(net, nn::conv2d(self.place(), channels, out, kernel, config), named),
+            (_, 2) => Self::push(net, nn::conv1d(p, channels, out, kernel, config), named),
+            (_, 3) => Self::push(net, nn::conv2d(p, channels, out, kernel, config), named),
+            _ => Self::push(net, nn::conv3d(p, channels, out, kernel, config), named),
         }
     }
 
@@ -266,6 +276,7 @@ impl Builder<'_> {
                 let config = nn::BatchNormConfig { eps: 1e-2, ..Default::default() };
                 match size.len() {
                     3 => Self::push(net, nn::batch_norm2d(self.place(), size[0], config), named),
+                    4 => Self::push(net, nn::batch_norm3d(self.place(), size[0], config), named),
                     _ => Self::push(net, nn::batch_norm1d(self.place(), size[0], config), named),
                 }
             }

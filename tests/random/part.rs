@@ -20,13 +20,7 @@ pub enum Part {
         gain: bool,
     },
     /// A convolution of as many dimensions as the input has; a linear layer where there are none.
-    Conv {
-        out: i64,
-        kernel: i64,
-        padding: i64,
-        kind: ConvKind,
-        bias: bool,
-    },
+    Conv(Conv),
     /// A normalization by tch.
     Norm(Norm),
     Neuron(Neuron),
@@ -54,6 +48,18 @@ pub enum Part {
         connection: Vec<Part>,
         block: Vec<Part>,
     },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Conv {
+    pub out: i64,
+    pub kernel: i64,
+    pub stride: i64,
+    pub padding: i64,
+    /// Whether each channel goes by itself, where the counts allow it.
+    pub grouped: bool,
+    pub kind: ConvKind,
+    pub bias: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,12 +134,26 @@ fn neuron() -> impl Strategy<Value = Neuron> {
     )
 }
 
-fn leaf() -> impl Strategy<Value = Part> {
-    let conv_kind = prop_oneof![
+fn conv() -> impl Strategy<Value = Conv> {
+    let kind = prop_oneof![
         2 => Just(ConvKind::Plain),
         1 => Just(ConvKind::Transposed),
         2 => Just(ConvKind::Standardized)
     ];
+    (1i64..5, 1i64..4, 1i64..3, 0i64..2, any::<bool>(), kind, any::<bool>()).prop_map(
+        |(out, kernel, stride, padding, grouped, kind, bias)| Conv {
+            out,
+            kernel,
+            stride,
+            padding,
+            grouped,
+            kind,
+            bias,
+        },
+    )
+}
+
+fn leaf() -> impl Strategy<Value = Part> {
     let norm = prop_oneof![Just(Norm::Batch), Just(Norm::Layer), Just(Norm::Group)];
     let plain = prop_oneof![
         3 => prop_oneof![Just(2.74), Just(-0.5), Just(0.0), 0.5..3.0].prop_map(Plain::Scale),
@@ -153,8 +173,7 @@ fn leaf() -> impl Strategy<Value = Part> {
             .prop_map(|(out, bias, frozen)| Part::Linear { out, bias, frozen }),
         1 => Just(Part::Shared),
         2 => (1i64..7, any::<bool>()).prop_map(|(out, gain)| Part::WsLinear { out, gain }),
-        3 => (1i64..5, 1i64..4, 0i64..2, conv_kind, any::<bool>())
-            .prop_map(|(out, kernel, padding, kind, bias)| Part::Conv { out, kernel, padding, kind, bias }),
+        3 => conv().prop_map(Part::Conv),
         1 => norm.prop_map(Part::Norm),
         5 => plain.prop_map(Part::Plain),
         1 => (1i64..6).prop_map(|out| Part::OwnAffine { out }),

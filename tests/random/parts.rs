@@ -1,5 +1,8 @@
 //! What a user might write: a layer that is affine, one with a memory, a surrogate.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
 use spiketrace::surrogate::Surrogate;
 use spiketrace::{Layer, Layout, Memory, Parameter, Result};
 use tch::Tensor;
@@ -59,5 +62,20 @@ pub struct Triangle;
 impl Surrogate for Triangle {
     fn derivative(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_abs()?.f_neg()?.f_add_scalar(1.0)?.f_clamp_min(0.0)?)
+    }
+}
+
+/// A user's own layer, which panics when it is told to.
+#[derive(Debug)]
+pub struct Bomb(pub Arc<AtomicBool>);
+
+impl Layer for Bomb {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        assert!(!self.0.swap(false, Ordering::Relaxed), "it went off");
+        Ok(x.shallow_clone())
+    }
+
+    fn is_samplewise(&self) -> bool {
+        true
     }
 }
