@@ -1,6 +1,7 @@
 //! The one error type: sentences that say where, what was expected, what came, and how to mend it.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -8,6 +9,21 @@ use tch::{Device, Kind, TchError, Tensor};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong, in sentences.
+///
+/// An error's `Display` says all of it, and its `source()` is `None`: whether a program prints `{}`, anyhow's `{:#}`
+/// or returns it from `main` through anyhow, each sentence is there once. What a program wants to decide by is in the
+/// variants' fields.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use spiketrace::{Error, StateDict};
+/// let state = match StateDict::read("no/such/file.safetensors") {
+///     Err(Error::Data { io: Some(error), .. }) if error.kind() == ErrorKind::NotFound => StateDict::default(),
+///     other => other?,
+/// };
+/// assert!(state.is_empty());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +33,8 @@ pub enum Error {
         /// Name of the layer in its container, with its name where `source` does not begin with it: `2: Linear(64 -> 10)`.
         layer: String,
         /// What went wrong in it.
-        source: Box<Error>,
+        // Raw, so that thiserror does not make it the `source()` too: it would be printed twice.
+        r#source: Box<Error>,
     },
 
     /// A tensor has the wrong shape.
@@ -125,12 +142,14 @@ pub enum Error {
     },
 
     /// A data file cannot be used.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}{}", path.display(), after_colon(io))]
     Data {
         /// The file.
         path: PathBuf,
         /// What is wrong with it and what to do.
         problem: String,
+        /// What the operating system said, where it refused something; `problem` does not repeat it.
+        io: Option<io::Error>,
     },
 
     /// A state dict does not fit the model it was to be loaded into; nothing was changed.
@@ -142,7 +161,8 @@ pub enum Error {
     Torch(String),
 
     /// tch refused an operation.
-    #[error(transparent)]
+    // Not transparent: its texts show their sources, which would be printed again.
+    #[error("{0}")]
     Tch(TchError),
 }
 
@@ -175,6 +195,19 @@ impl Error {
             fix: fix.to_owned(),
         }
     }
+
+    pub(crate) fn data(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Data { path: path.to_owned(), problem: problem.into(), io: None }
+    }
+
+    /// Of a file that the operating system refused to read or write.
+    pub(crate) fn io(path: &Path, problem: impl Into<String>, error: io::Error) -> Self {
+        Self::Data { path: path.to_owned(), problem: problem.into(), io: Some(error) }
+    }
+}
+
+fn after_colon(error: &Option<io::Error>) -> String {
+    error.as_ref().map_or_else(String::new, |error| format!(": {error}"))
 }
 
 /// libtorch's texts end in a C++ backtrace that helps nobody here.
@@ -288,6 +321,31 @@ mod tests {
         let panics = || Tensor::from_slice(&[1.0]).view([7, 7]);
         let error = catch_panic("the layer", panics).unwrap_err();
         assert_eq!(error.to_string(), "libtorch: the layer: shape '[7, 7]' is invalid for input of size 1");
+    }
+
+    #[test]
+    fn each_sentence_is_printed_once_however_it_is_printed() {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let errors: [fn(io::Error) -> Error; 3] = [
+            |error| Error::io(Path::new("w.pt"), "cannot be read", error),
+            |error| Error::Tch(TchError::Io(error)),
+            |error| Error::Layer {
+                layer: "2: Mine".into(),
+                source: Box::new(Error::Tch(TchError::Io(error))),
+            },
+        ];
+        let words = missing().to_string();
+        for error in errors {
+            let text = error(missing()).to_string();
+            let [short, full] = [format!("{:#}", anyhow::Error::from(error(missing()))), {
+                format!("{:?}", anyhow::Error::from(error(missing())).context("the training stopped"))
+            }];
+            assert_eq!(short, text);
+            assert!(full.lines().any(|line| line.trim() == text), "{full}");
+            for text in [text, short, full] {
+                assert_eq!(text.matches(&words).count(), 1, "{text}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! 1,797 handwritten digits of 8x8 pixels, inside the crate.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use flate2::read::GzDecoder;
 use tch::vision::dataset::Dataset;
@@ -24,7 +24,7 @@ pub fn digits() -> Result<Dataset> {
 }
 
 fn parse(csv: impl std::io::Read) -> Result<Dataset> {
-    let wrong = |problem: String| Error::Data { path: PathBuf::from("digits.csv.gz"), problem };
+    let wrong = |problem: String| Error::data(Path::new("digits.csv.gz"), problem);
     let mut rows = csv::ReaderBuilder::new().has_headers(false).from_reader(csv);
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for (i, row) in rows.deserialize::<Vec<u8>>().enumerate() {

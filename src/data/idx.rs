@@ -4,8 +4,8 @@
 //! Only bytes (type 8) occur in these data sets.
 
 use std::cmp::Ordering;
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::fs::{self, File};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -28,9 +28,13 @@ const MOST_VALUES: u64 = 1 << 32;
 /// in number, or a label is not in 0..10. The message names the file.
 pub fn mnist(folder: impl AsRef<Path>) -> Result<Dataset> {
     let folder = folder.as_ref();
-    if !folder.is_dir() {
-        let problem = "is not a folder; name the one that holds the IDX files".to_owned();
-        return Err(Error::Data { path: folder.to_owned(), problem });
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(Error::data(folder, "is not a folder; name the one that holds the IDX files")),
+        Err(error) => {
+            let problem = "is not a folder that can be read (name the one that holds the IDX files)";
+            return Err(Error::io(folder, problem, error));
+        }
     }
     let (train_images, train_labels) = read_part(folder, "train")?;
     let (test_images, test_labels) = read_part(folder, "t10k")?;
@@ -41,7 +45,7 @@ fn read_part(folder: &Path, part: &str) -> Result<(Tensor, Tensor)> {
     let images_path = find(folder, &format!("{part}-images-idx3-ubyte"))?;
     let labels_path = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
     let (images, labels) = (read_idx(&images_path)?, read_idx(&labels_path)?);
-    let wrong = |path: &Path, problem: String| Err(Error::Data { path: path.to_owned(), problem });
+    let wrong = |path: &Path, problem: String| Err(Error::data(path, problem));
     let &[count, height, width] = &images.size()[..] else {
         return wrong(
             &images_path,
@@ -67,15 +71,15 @@ fn read_part(folder: &Path, part: &str) -> Result<(Tensor, Tensor)> {
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let plain = folder.join(name);
     let compressed = folder.join(format!("{name}.gz"));
-    match (plain.exists(), compressed.exists()) {
-        (true, _) => Ok(plain),
-        (_, true) => Ok(compressed),
-        _ => {
-            let problem =
-                "is missing, and so is its .gz form; is this the folder of the data set?".to_owned();
-            Err(Error::Data { path: plain, problem })
-        }
+    let Err(error) = fs::metadata(&plain) else { return Ok(plain) };
+    if compressed.exists() {
+        return Ok(compressed);
     }
+    let problem = match error.kind() {
+        ErrorKind::NotFound => "is missing, and so is its .gz form (is this the folder of the data set?)",
+        _ => "cannot be read",
+    };
+    Err(Error::io(&plain, problem, error))
 }
 
 /// Reads an IDX file of bytes, compressed or not, as a tensor of kind Uint8.
@@ -84,8 +88,8 @@ fn find(folder: &Path, name: &str) -> Result<PathBuf> {
 /// When the file is unreadable, not IDX, of another element type, or longer or shorter than it says.
 pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
     let path = path.as_ref();
-    let wrong = |problem: String| Error::Data { path: path.to_owned(), problem };
-    let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
+    let wrong = |problem: String| Error::data(path, problem);
+    let unreadable = |error| Error::io(path, "cannot be read", error);
 
     let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
     let zipped = std::io::BufRead::fill_buf(&mut file).map_err(unreadable)?.starts_with(&[0x1f, 0x8b]);
@@ -95,7 +99,8 @@ pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
         let mut word = [0; 4];
         reader.read_exact(&mut word).map(|()| word)
     };
-    let [zero, zero_too, kind, dims] = read_word().map_err(|e| wrong(format!("has no IDX header: {e}")))?;
+    let [zero, zero_too, kind, dims] =
+        read_word().map_err(|error| Error::io(path, "has no IDX header", error))?;
     if (zero, zero_too) != (0, 0) {
         return Err(wrong("is not an IDX file: it does not begin with two zero bytes".to_owned()));
     }
@@ -104,7 +109,7 @@ pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
     }
     let mut size = Vec::new();
     for _ in 0..dims {
-        let word = read_word().map_err(|e| wrong(format!("is cut off in its header: {e}")))?;
+        let word = read_word().map_err(|error| Error::io(path, "is cut off in its header", error))?;
         size.push(i64::from(u32::from_be_bytes(word)));
     }
     let values = size.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim as u64));

@@ -1,5 +1,8 @@
 //! TorchScript modules as layers.
+//!
+//! A TorchScript file is a program, unlike a file of weights, and libtorch runs it.
 
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +25,9 @@ pub struct ScriptConfig {
 }
 
 /// A module that Python has scripted or traced, and that learns on here.
+///
+/// Its file is a program: [`load`](ScriptModule::load) only what you trust. Weights of others come safely by
+/// [`StateDict::read`](crate::StateDict::read), which runs nothing.
 ///
 /// On a spike with its trace it acts as its parameters ask: as [`GradWithTrace`](crate::GradWithTrace) where it has
 /// any, frozen or not, as [`SpikeTraceOp`](crate::SpikeTraceOp) where it has none. Dropout and batch norm in it
@@ -75,6 +81,11 @@ impl ScriptModule {
     /// them. A parameter that asks for no gradient in the file is none that is trained here; a weight with two
     /// names is trained once.
     ///
+    /// # Security
+    /// A TorchScript file holds code of whoever made it, which runs in this process, when the file is loaded and at each
+    /// step: it can read and write files, take all memory, or run for ever. Nor is libtorch's reader made for hostile
+    /// files. Load only what you trust as you would a program.
+    ///
     /// # Errors
     /// When the file is no TorchScript, its `forward` takes or returns something else than one tensor, weights
     /// were baked in as constants, or `vs` has one of the names already; nothing is put there then.
@@ -84,17 +95,20 @@ impl ScriptModule {
         config: ScriptConfig,
     ) -> Result<Self> {
         let (vs, path) = (vs.borrow(), path.as_ref());
-        if !path.is_file() {
-            return Err(data(path, "there is no such file".to_owned()));
+        // libtorch says of whatever it cannot read that it is no module. (To open a pipe could take for ever.)
+        let is_file =
+            fs::metadata(path).and_then(|found| Ok(found.is_file() && File::open(path).map(|_| true)?));
+        if !is_file.map_err(|error| Error::io(path, "cannot be read", error))? {
+            return Err(Error::data(path, "is not a file"));
         }
         let script = Script::load(path, vs.device()).map_err(|error| {
             let why = first_line(&error.to_string());
-            data(
+            Error::data(
                 path,
                 format!("no TorchScript module ({why}); write one by torch.jit.script(module).save(path)"),
             )
         })?;
-        let form = script.form().map_err(|error| data(path, first_line(&error.to_string())))?;
+        let form = script.form().map_err(|error| Error::data(path, first_line(&error.to_string())))?;
         let (parameters, buffers) = (script.parameters()?, script.buffers()?);
         check(path, &form, parameters.len(), config)?;
 
@@ -146,10 +160,13 @@ impl ScriptModule {
     /// When the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let saved =
-            self.shared().script.saved().map_err(|error| data(path, first_line(&error.to_string())))?;
+        let saved = self
+            .shared()
+            .script
+            .saved()
+            .map_err(|error| Error::data(path, first_line(&error.to_string())))?;
         write_bytes_atomically(path, bytes(&saved)?)
-            .map_err(|error| data(path, format!("cannot be written: {error}")))
+            .map_err(|error| Error::io(path, "cannot be written", error))
     }
 }
 
@@ -189,13 +206,13 @@ fn check(path: &Path, form: &Form, parameters: usize, config: ScriptConfig) -> R
     let Form { declaration, takes_one, returns_one, constants, constant_values, .. } = form;
     if !(*takes_one && *returns_one) {
         let fix = "a layer takes one tensor and returns one: script a module around it whose forward does";
-        return Err(data(path, format!("it has {declaration}, but {fix}")));
+        return Err(Error::data(path, format!("it has {declaration}, but {fix}")));
     }
     if *constants > 0 && !config.constants {
         let has = if parameters == 0 { "no parameters, but" } else { "beside its parameters" };
         let fix = "script or trace the nn.Module itself, neither frozen nor inside a function; if they are \
                    constants by intention, say so with ScriptConfig { constants: true, .. }";
-        return Err(data(
+        return Err(Error::data(
             path,
             format!(
                 "it has {has} {constants} tensors ({constant_values} numbers) baked in as constants, which \
@@ -208,10 +225,6 @@ fn check(path: &Path, form: &Form, parameters: usize, config: ScriptConfig) -> R
 
 fn shared_handles(parameters: &[Parameter]) -> Vec<Parameter> {
     parameters.iter().map(|p| Parameter::new(p.name.clone(), &p.tensor)).collect()
-}
-
-fn data(path: &Path, problem: String) -> Error {
-    Error::Data { path: path.to_owned(), problem }
 }
 
 /// Whether both are one tensor: a weight that has two names.

@@ -15,6 +15,7 @@ mod load;
 mod names;
 #[cfg(feature = "pytorch")]
 mod torch_save;
+mod watched;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +28,7 @@ use tch::{Device, Kind, Tensor};
 pub use load::{LoadConfig, LoadReport, Misfit};
 
 use self::files::{Contents, Dtype, Storage};
+use self::watched::Watched;
 use crate::error::{Error, Result};
 use crate::ffi::bytes_mut;
 use crate::module::Parameter;
@@ -81,11 +83,16 @@ impl StateDict {
     /// [`read`](StateDict::read) with options.
     pub fn read_with(path: impl AsRef<Path>, config: ReadConfig) -> Result<Self> {
         let path = path.as_ref();
-        let broken = |problem: String| Error::Data { path: path.to_owned(), problem };
-        let unreadable = |error: std::io::Error| broken(format!("cannot be read: {error}"));
-        let mut file = File::open(path).map_err(unreadable)?;
-        let contents = files::parse(&mut file, config.key.as_deref()).map_err(broken)?;
-        let storages = contents.storages.iter().map(|storage| read_storage(&mut file, storage, &broken));
+        let unreadable = |error| Error::io(path, "cannot be read", error);
+        let mut file = Watched::new(File::open(path).map_err(unreadable)?);
+        Self::read_from(&mut file, path, config)
+            .map_err(|error| file.refusal.take().map(unreadable).unwrap_or(error))
+    }
+
+    fn read_from(file: &mut Watched, path: &Path, config: ReadConfig) -> Result<Self> {
+        let broken = |problem: String| Error::data(path, problem);
+        let contents = files::parse(file, config.key.as_deref()).map_err(broken)?;
+        let storages = contents.storages.iter().map(|storage| read_storage(file, storage, &broken));
         let storages: Vec<Tensor> = storages.collect::<Result<_>>()?;
         let Contents { tensors, others, metadata, .. } = contents;
         let mut state = Self { others, metadata, ..Default::default() };
@@ -173,7 +180,7 @@ impl FromIterator<(String, Tensor)> for StateDict {
 }
 
 /// Reads bytes of the file into a new tensor.
-fn read_storage(file: &mut File, storage: &Storage, broken: &impl Fn(String) -> Error) -> Result<Tensor> {
+fn read_storage(file: &mut Watched, storage: &Storage, broken: &impl Fn(String) -> Error) -> Result<Tensor> {
     let unreadable = |error| broken(format!("cannot be read: {error}"));
     let mut tensor = Tensor::f_empty([storage.len as i64], (Kind::Uint8, Device::Cpu))?;
     file.seek(SeekFrom::Start(storage.begin)).map_err(unreadable)?;

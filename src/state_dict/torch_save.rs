@@ -41,7 +41,7 @@ pub(super) fn torch_save(state: &StateDict, file: &mut BufWriter<File>) -> Resul
         entry(&mut archive, &format!("data/{i}"), bytes(&on_cpu(tensor)?)?)?;
     }
     entry(&mut archive, "version", b"3\n")?;
-    archive.finish().map_err(io::Error::other)?;
+    archive.finish().map_err(io_error)?;
     Ok(())
 }
 
@@ -53,14 +53,24 @@ fn entry<W: Write>(archive: &mut ZipArchiveWriter<W>, name: &str, bytes: &[u8]) 
     let padding = vec![b'Z'; (begin.next_multiple_of(ALIGNMENT) - begin) as usize];
     // PyTorch's field for it is called FB.
     let field = ExtraFieldId::new(u16::from_le_bytes(*b"FB"));
-    let file =
-        archive.new_file(&name).extra_field(field, &padding, Header::LOCAL).map_err(io::Error::other)?;
-    let (mut entry, config) = file.start().map_err(io::Error::other)?;
+    let file = archive.new_file(&name).extra_field(field, &padding, Header::LOCAL).map_err(io_error)?;
+    let (mut entry, config) = file.start().map_err(io_error)?;
     let mut data = config.wrap(&mut entry);
     data.write_all(bytes)?;
-    let (_, descriptor) = data.finish().map_err(io::Error::other)?;
-    entry.finish(descriptor).map_err(io::Error::other)?;
+    let (_, descriptor) = data.finish().map_err(io_error)?;
+    entry.finish(descriptor).map_err(io_error)?;
     Ok(())
+}
+
+/// What the operating system said, where it was that, so that it can be told from others.
+fn io_error(error: rawzip::Error) -> io::Error {
+    match error.kind() {
+        rawzip::ErrorKind::IO(own) => match own.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(own.kind(), own.to_string()),
+        },
+        _ => io::Error::other(error),
+    }
 }
 
 /// A tensor of the pickle.

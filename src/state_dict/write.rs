@@ -61,9 +61,7 @@ pub(super) enum Problem {
 impl Problem {
     fn at(self, path: &Path) -> Error {
         match self {
-            Self::Io(error) => {
-                Error::Data { path: path.to_owned(), problem: format!("cannot be written: {error}") }
-            }
+            Self::Io(error) => Error::io(path, "cannot be written", error),
             Self::Other(error) => error,
         }
     }

@@ -196,7 +196,8 @@ fn what_was_learned_is_in_the_saved_module() {
 }
 
 #[rstest]
-#[case("no_such_file.pt", "there is no such file")]
+#[case("no_such_file.pt", "cannot be read: No such file or directory (os error 2)")]
+#[case("", "is not a file")]
 #[case("two_inputs.pt", "it has forward(Tensor x, Tensor y) -> Tensor, but a layer takes one tensor and returns one: script a module around it whose forward does")]
 #[case("two_outputs.pt", "it has forward(Tensor x) -> Tuple[Tensor, Tensor], but a layer takes one tensor and returns one: script a module around it whose forward does")]
 #[case("frozen.pt", "it has no parameters, but 4 tensors (26 numbers) baked in as constants, which cannot learn; script or trace the nn.Module itself, neither frozen nor inside a function; if they are constants by intention, say so with ScriptConfig { constants: true, .. }")]

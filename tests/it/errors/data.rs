@@ -1,10 +1,14 @@
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use flate2::write::GzEncoder;
 use rstest::rstest;
 use spiketrace::data::{mnist, read_idx};
+use spiketrace::train::Checkpoint;
+use spiketrace::{Error, MonitorConfig, ScriptModule, StateDict};
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
 use tempfile::TempDir;
 
 /// An IDX file of bytes.
@@ -103,4 +107,56 @@ fn an_archive_spoilt_in_any_byte_is_an_error_or_reads_the_same() {
             }
         }
     }
+}
+
+/// What the operating system said about a file.
+fn refusal<T>(result: spiketrace::Result<T>) -> ErrorKind {
+    let error = result.err().expect("an error");
+    let text = error.to_string();
+    let Error::Data { io: Some(io), .. } = error else { panic!("no io::Error: {text}") };
+    assert_eq!(text.matches(&io.to_string()).count(), 1, "{text}");
+    io.kind()
+}
+
+#[test]
+fn a_program_can_tell_what_the_operating_system_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    let inside = |name: &str| nowhere.join(name);
+    let mut state = StateDict::default();
+    state.insert("w", &Tensor::from_slice(&[1.0]));
+    let monitor = spiketrace::Monitor::new(MonitorConfig::default()).unwrap();
+    let module = |path: &Path| {
+        let vs = VarStore::new(Device::Cpu);
+        ScriptModule::load(vs.root(), path, Default::default())
+    };
+    for kind in [
+        refusal(StateDict::read(&nowhere)),
+        refusal(Checkpoint::read(&nowhere)),
+        refusal(module(&nowhere)),
+        refusal(mnist(&nowhere)),
+        refusal(mnist(&folder)),
+        refusal(read_idx(&nowhere)),
+        refusal(state.write(inside("w.safetensors"))),
+        refusal(state.write(inside("w.pt"))),
+        refusal(monitor.write_csv(inside("monitor.csv"))),
+        refusal(
+            module(&crate::state_dict::fixture("../script_modules/mlp.f32.pt")).unwrap().save(inside("m.pt")),
+        ),
+    ] {
+        assert_eq!(kind, ErrorKind::NotFound);
+    }
+    assert_eq!(refusal(StateDict::read(&folder)), ErrorKind::IsADirectory);
+    fs::write(&nowhere, "a file where a folder should be").unwrap();
+    assert_eq!(refusal(Checkpoint::latest(&nowhere)), ErrorKind::NotADirectory);
+}
+
+#[test]
+fn under_anyhow_each_sentence_is_there_once() {
+    let error = || StateDict::read("no/such/file.pt").unwrap_err();
+    let text = error().to_string();
+    assert_eq!(format!("{:#}", anyhow::Error::from(error())), text);
+    let long = format!("{:?}", anyhow::Error::from(error()));
+    assert_eq!(long.lines().next(), Some(&*text));
+    assert!(!long.contains("Caused by"), "{long}");
 }

@@ -11,7 +11,7 @@ fn kinds_of_errors() -> Vec<Error> {
         Error::Device { what: what(), expected: tch::Device::Cuda(1), got: tch::Device::Cpu },
         Error::Argument { name: what(), expected: expected(), got: "-1".into() },
         Error::Gradient("the gradient".into()),
-        Error::Data { path: "the/file".into(), problem: "the problem".into() },
+        Error::Data { path: "the/file".into(), problem: "the problem".into(), io: None },
         Error::Torch("the text, with ünïcödé and a \"quote\"".into()),
         Error::from(tensor(&[1.0]).f_view([7, 7]).unwrap_err()),
     ]
