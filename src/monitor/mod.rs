@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use tch::Tensor;
 
+use crate::atomic_file::write_atomically;
 use crate::error::{Error, Result};
 use crate::module::OnlineModule;
 
@@ -150,24 +150,19 @@ impl Monitor {
         std::mem::take(&mut self.records)
     }
 
-    /// Writes `call,name,quantity,value`, one record a line.
+    /// Writes `call,name,quantity,value`, one record a line; the file is replaced whole or not at all.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let write = || -> std::io::Result<()> {
-            let mut file = BufWriter::new(File::create(path)?);
+        let written = write_atomically(path, |file| {
             writeln!(file, "call,name,quantity,value")?;
-            for Record { call, name, quantity, value } in &self.records {
-                writeln!(file, "{call},{},{quantity},{value}", quoted(name))?;
-            }
-            file.flush()
-        };
-        write().map_err(|error| Error::Data {
-            path: path.into(),
-            problem: format!("cannot be written: {error}"),
-        })
+            self.records.iter().try_for_each(|Record { call, name, quantity, value }| {
+                writeln!(file, "{call},{},{quantity},{value}", quoted(name))
+            })
+        });
+        written.map_err(|error| Error::io(path, "cannot be written", error))
     }
 }
 

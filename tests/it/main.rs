@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod atomic_files;
 mod bptt;
 mod checkpoint;
 mod common;
