@@ -1,12 +1,14 @@
 //! A training at rest: all that a resumed one needs to go on as if it had never stopped.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};
 
 use super::optimizer::{laid_out_as, Optimizer};
 use super::sequence::pass_on_gradients;
+use crate::atomic_file::remove_leftovers;
 use crate::error::{Error, Result};
 use crate::ffi::bytes;
 use crate::module::OnlineModule;
@@ -19,7 +21,8 @@ use crate::state_dict::{LoadConfig, StateDict};
 /// the same weights as one that never was, bit for bit on the CPU with a fixed number of threads, if
 ///
 /// - the network, the optimizer and their options are built as before (that is what `config` is for);
-/// - all randomness is libtorch's: dropout, shuffles. Its generators' states are kept themselves, not a seed;
+/// - all randomness is libtorch's: dropout, shuffles. Its generators' states are kept themselves, not a seed, and those
+///   of devices that a machine does not have are left alone there;
 /// - the learning rate follows from `epoch` and `step`; the one of the moment is kept with the optimizer.
 ///
 /// The file is of the format safetensors with a checksum: `model.` and the module's names, `optimizer.`,
@@ -62,7 +65,8 @@ pub struct Checkpoint {
     optimizer: StateDict,
     /// What modules carry from one time step to the next; none between sequences.
     memories: Vec<Option<Tensor>>,
-    random: Vec<(Device, Tensor)>,
+    /// By the names of devices, of which this machine may not have all.
+    random: Vec<(String, Tensor)>,
 }
 
 impl Checkpoint {
@@ -85,8 +89,8 @@ impl Checkpoint {
                 devices.push(tensor.device());
             }
         }
-        let random =
-            devices.into_iter().map(|device| Ok((device, random_state(device)?))).collect::<Result<_>>()?;
+        let random = devices.into_iter().map(|device| Ok((device_name(device), random_state(device)?)));
+        let random = random.collect::<Result<_>>()?;
         Ok(Self { epoch: 0, step: 0, config: String::new(), weights, optimizer, memories, random })
     }
 
@@ -96,6 +100,9 @@ impl Checkpoint {
     }
 
     /// Puts a training back to where it stood.
+    ///
+    /// The devices need not be the same: what was kept on a GPU goes to where the network is now. The state of a
+    /// generator whose device is not there is left out, so that what is drawn afterwards differs.
     ///
     /// # Errors
     /// When the network or the optimizer is not like the one that was kept; nothing is changed then.
@@ -124,9 +131,11 @@ impl Checkpoint {
             .map(|memory| Ok(memory.as_ref().map(copy).transpose()?.map(|m| m.to_device(device))));
         let memories = memories.collect::<Result<Vec<_>>>()?;
         let mut before = Vec::new();
-        let done = self.random.iter().try_for_each(|(device, state)| {
-            before.push((*device, random_state(*device)?));
-            set_random_state(*device, state)
+        let mut there =
+            self.random.iter().filter_map(|(name, state)| Some((crate::device(name).ok()?, state)));
+        let done = there.try_for_each(|(device, state)| {
+            before.push((device, random_state(device)?));
+            set_random_state(device, state)
         });
         if let Err(error) = done.and_then(|()| optimizer.load_state(&self.optimizer)) {
             before.iter().try_for_each(|(device, state)| set_random_state(*device, state))?;
@@ -149,7 +158,7 @@ impl Checkpoint {
             memory.iter().for_each(|memory| drop(all.insert(format!("{MEMORY}{i}"), memory)));
         }
         for (device, state) in &self.random {
-            all.insert(format!("{RANDOM}{}", device_name(*device)), state);
+            all.insert(format!("{RANDOM}{device}"), state);
         }
         let texts = [
             ("format", FORMAT.to_owned()),
@@ -170,7 +179,7 @@ impl Checkpoint {
     /// When it cannot be read, is broken, or does not have its checksum.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let broken = |problem: &str| Error::Data { path: path.to_owned(), problem: problem.to_owned() };
+        let broken = |problem: &str| Error::data(path, problem);
         let mut all = StateDict::read(path)?;
         let told = all.metadata_mut().remove(CHECKSUM);
         let text = |name: &str| all.metadata().get(name).map(String::as_str).unwrap_or_default();
@@ -188,7 +197,6 @@ impl Checkpoint {
             own.collect::<StateDict>()
         };
         let (memories, random) = (of(MEMORY), of(RANDOM));
-        let random = random.iter().map(|(name, state)| Ok((crate::device(name)?, state.shallow_clone())));
         Ok(Self {
             epoch: number("epoch")?,
             step: number("step")?,
@@ -198,47 +206,46 @@ impl Checkpoint {
             memories: (0..number("memories")?.min(1 << 20))
                 .map(|i| memories.get(&i.to_string()).map(Tensor::shallow_clone))
                 .collect(),
-            random: random.collect::<Result<_>>()?,
+            random: random.iter().map(|(name, state)| (name.to_owned(), state.shallow_clone())).collect(),
         })
     }
 
     /// Writes `checkpoint-EPOCH-STEP.safetensors` in a folder, which is made if need be, and removes older ones
-    /// beyond the `keep` newest. The folder is to be one training's.
+    /// beyond the `keep` newest, and what a killed program left half written. The folder is to be one training's.
+    ///
+    /// # Errors
+    /// When `keep` is 0, or the file cannot be written.
     pub fn save_in(&self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
         let folder = folder.as_ref();
         if keep == 0 {
             return Err(Error::argument("how many checkpoints to keep", "at least 1", keep));
         }
-        let problem = |error| Error::Data {
-            path: folder.to_owned(),
-            problem: format!("cannot be written to: {error}"),
-        };
-        fs::create_dir_all(folder).map_err(problem)?;
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, "cannot be made", error))?;
         let path = folder.join(format!("{NAME}{:06}-{:09}.safetensors", self.epoch, self.step));
         self.write(&path)?;
         let place = (self.epoch, self.step);
         let older = list(folder)?.into_iter().filter(|(other, _)| *other < place);
         // What cannot be removed does no harm.
         older.skip(keep - 1).for_each(|(_, path)| drop(fs::remove_file(path)));
-        for entry in fs::read_dir(folder).map_err(problem)?.flatten() {
-            // Of a writer that was killed.
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&format!(".{NAME}")) && name.ends_with(".partial") {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        remove_leftovers(folder, NAME);
         Ok(path)
     }
 
     /// The newest sound checkpoint of a folder; none where there is no folder or nothing in it.
     ///
+    /// A broken one is passed over.
+    ///
     /// # Errors
-    /// When there are checkpoints and all are broken: the error of the newest.
+    /// When there are checkpoints and all are broken: the error of the newest. When the operating system refuses to
+    /// read one, which says nothing about the file: to go on from an older one would lose what was learned since.
     pub fn latest(folder: impl AsRef<Path>) -> Result<Option<Self>> {
         let mut first = None;
         for (_, path) in list(folder.as_ref())? {
             match Self::read(path) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
+                // Another program's newer checkpoint has just replaced it.
+                Err(Error::Data { io: Some(error), .. }) if error.kind() == ErrorKind::NotFound => {}
+                Err(error @ Error::Data { io: Some(_), .. }) => return Err(error),
                 Err(error) => first = first.or(Some(error)),
             }
         }
@@ -280,10 +287,9 @@ fn checksum(state: &StateDict) -> Result<String> {
 
 /// The checkpoints of a folder by their places, the newest first.
 fn list(folder: &Path) -> Result<Vec<((u64, u64), PathBuf)>> {
-    let problem =
-        |error| Error::Data { path: folder.to_owned(), problem: format!("cannot be read: {error}") };
+    let problem = |error| Error::io(folder, "cannot be read", error);
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(problem)?,
     };
     let mut found = Vec::new();
@@ -298,4 +304,35 @@ fn list(folder: &Path) -> Result<Vec<((u64, u64), PathBuf)>> {
     }
     found.sort_by(|a, b| b.cmp(a));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn::{self, VarStore};
+
+    use super::*;
+    use crate::train::{Sgd, SgdConfig};
+    use crate::OtttSequential;
+
+    #[test]
+    fn a_checkpoint_from_devices_that_are_not_here_is_read_restored_and_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let vs = VarStore::new(Device::Cpu);
+        let mut net = OtttSequential::new().add(nn::linear(vs.root(), 4, 2, Default::default()));
+        let mut sgd = Sgd::new(&vs.trainable_variables(), SgdConfig::default()).unwrap();
+        let mut kept = Checkpoint::of(&mut net, &sgd).unwrap();
+        // As many GPUs as no machine has.
+        kept.random.push(("cuda:4096".to_owned(), Tensor::from_slice(&[1u8, 2, 3])));
+        let [first, second] =
+            ["first", "second"].map(|name| folder.path().join(format!("{name}.safetensors")));
+        kept.write(&first).unwrap();
+        let weights = vs.variables()["weight"].copy();
+        let _ = tch::no_grad(|| vs.variables()["weight"].shallow_clone().fill_(7.0));
+
+        let read = Checkpoint::read(&first).unwrap();
+        read.restore(&mut net, &mut sgd).unwrap();
+        assert_eq!(vs.variables()["weight"], weights);
+        read.write(&second).unwrap();
+        assert!(fs::read(first).unwrap() == fs::read(second).unwrap());
+    }
 }

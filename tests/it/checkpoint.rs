@@ -225,6 +225,16 @@ fn a_broken_checkpoint_is_passed_over(#[case] spoil: fn(&mut Vec<u8>)) {
     assert!(text.contains("checkpoint-000005"), "{text}");
 }
 
+/// What the operating system refuses says nothing about the file, and an older one would be the wrong answer.
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_not_passed_over() {
+    let folder = kept(2);
+    let unreadable = folder.path().join("checkpoint-000003-000000000.safetensors");
+    fs::create_dir(&unreadable).unwrap();
+    let text = Checkpoint::latest(&folder).unwrap_err().to_string();
+    assert_eq!(text, format!("{}: cannot be read: Is a directory (os error 21)", unreadable.display()));
+}
+
 #[test]
 fn no_folder_has_no_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
