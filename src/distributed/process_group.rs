@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::IntoRawFd;
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,8 @@ use crate::ffi::{Group, Meeting};
 /// What fails once fails for good: the processes no longer agree on what comes next. Let them end, and the
 /// launcher start them again. `TORCH_CPP_LOG_LEVEL=INFO` makes libtorch tell more.
 ///
-/// A group of one process connects to nobody.
+/// A group of one process connects to nobody. A process may join several groups, at a time or one after another, if
+/// all ranks join as many in the same order; rank 0's store, and with it the port, stays until its process ends.
 #[doc(alias = "init_process_group")]
 #[derive(Debug)]
 pub struct ProcessGroup {
@@ -35,6 +37,16 @@ pub struct ProcessGroup {
     group: Option<Group>,
     /// The first failure.
     failed: RefCell<Option<String>>,
+}
+
+/// What this process has joined so far.
+static JOINED: Mutex<Joined> = Mutex::new(Joined { groups: 0, store: None });
+
+struct Joined {
+    /// How many groups: each has keys of its own in the store, which is the same for all.
+    groups: u64,
+    /// Where this process keeps the store.
+    store: Option<SocketAddr>,
 }
 
 /// The group that a launcher started this process in, or, without a launcher, the single process.
@@ -87,11 +99,14 @@ impl ProcessGroup {
             return Ok(alone);
         }
         let fail = |problem| alone.error("joining the group", problem);
-        let (address, own, listener) = meet(&launch, timeout).map_err(fail)?;
+        // Held to the end: a second thread would join another rank's first.
+        let mut joined = JOINED.lock().unwrap_or_else(PoisonError::into_inner);
+        let (address, own, listener) = meet(&launch, timeout, joined.store).map_err(fail)?;
+        let store = listener.is_some().then_some(address);
         let meeting = Meeting {
             host: &address.ip().to_string(),
             port: address.port(),
-            prefix: &format!("spiketrace/{}", launch.attempt),
+            prefix: &format!("spiketrace/{}/{}", launch.attempt, joined.groups),
             own: (!launch.interface).then_some(own.as_str()),
             timeout_ms,
             listener: listener.map(IntoRawFd::into_raw_fd),
@@ -103,6 +118,8 @@ impl ProcessGroup {
             Error::Torch(text) => fail(alone.why(&text)),
             other => other,
         })?;
+        joined.groups += 1;
+        joined.store = store.or(joined.store);
         let all = Self { group: Some(group), ..alone };
         all.barrier()?;
         Ok(all)
@@ -250,14 +267,21 @@ fn c10d_number(op: ReduceOp) -> u8 {
     }
 }
 
-/// The store's address, the own address towards the other processes, and the store's socket where it is ours.
-fn meet(launch: &Launch, timeout: Duration) -> Result<(SocketAddr, String, Option<TcpListener>), String> {
+/// The store's address, the own address towards the other processes, and the store's socket where it is ours and new.
+fn meet(
+    launch: &Launch,
+    timeout: Duration,
+    kept: Option<SocketAddr>,
+) -> Result<(SocketAddr, String, Option<TcpListener>), String> {
     let Launch { master, port, .. } = launch;
     let at = format!("MASTER_ADDR:MASTER_PORT {master}:{port}");
     let resolved = (master.as_str(), *port).to_socket_addrs();
     let addresses: Vec<SocketAddr> = resolved
         .map_err(|error| format!("MASTER_ADDR {master} is not known ({error}); give its IP address"))?
         .collect();
+    if let Some(address) = kept.filter(|kept| addresses.contains(kept)) {
+        return Ok((address, address.ip().to_string(), None));
+    }
     if launch.rank == 0 && !launch.agent_store {
         let listener = TcpListener::bind(&addresses[..]).map_err(|error| {
             format!(

@@ -92,6 +92,11 @@ char* spiketrace_group_join(const SpiketraceMeeting* at, SpiketraceGroup** out) 
 #else
     auto backend = over_gloo(store, *at);
 #endif
+    if (options.isServer) {
+      // For ever: the next group of these processes meets there too. Callers join one at a time.
+      static auto& kept = *new std::vector<c10::intrusive_ptr<c10d::Store>>();
+      kept.push_back(store);
+    }
     *out = new SpiketraceGroup{std::move(store), std::move(backend)};
   });
 }

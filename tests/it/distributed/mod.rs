@@ -9,6 +9,7 @@ mod collectives;
 mod equivalence;
 mod failures;
 mod processes;
+mod several_groups;
 mod start;
 
 /// One process of a group: what the other tests start.
@@ -23,6 +24,7 @@ fn worker() {
         "train" => equivalence::job(&group(60.0), &folder),
         "collectives" => collectives::job(&group(60.0)),
         "gradients" => collectives::gradients(&group(60.0)),
+        "groups" => several_groups::job(argument, &folder),
         "start" => start::job(&group(20.0), argument, &folder),
         _ => failures::job(name, argument, &folder),
     };
