@@ -19,6 +19,8 @@ use tch::vision::dataset::Dataset;
 mod arguments;
 #[path = "train/chart.rs"]
 mod chart;
+#[path = "train/files.rs"]
+mod files;
 #[path = "fashion_mnist/network.rs"]
 mod network;
 #[path = "fashion_mnist/options.rs"]
@@ -34,6 +36,7 @@ mod stream;
 #[path = "fashion_mnist/training.rs"]
 mod training;
 
+use arguments::say;
 use options::{Options, Plan, Settings};
 use results::{Outcome, Results};
 use training::Run;
@@ -61,11 +64,11 @@ fn main() -> Result<()> {
             pictures::learning_curves(&path, preset, &epochs)?;
         }
     }
-    println!("\n{}", results.table()?);
-    println!(
+    say(format_args!("\n{}", results.table()?))?;
+    say(format_args!(
         "In the paper (T = 5): ST-RSBP 90.00 (T = 400), IDE 90.07. All runs are in {}.",
         plan.out.display()
-    );
+    ))?;
     ensure!(!stop.load(Ordering::Relaxed), "stopped; runs that came to their end are kept");
     Ok(())
 }
@@ -98,7 +101,7 @@ fn train(
     let name = results.start("", settings, settings)?;
     let folder = results.path(&name);
     let mut run = Run::new(settings, images)?;
-    println!("{name}\n{}", run.net);
+    say(format_args!("{name}\n{}", run.net))?;
     let mut monitor = Monitor::new(MonitorConfig { every: settings.watch.max(1) })?;
     let start = Instant::now();
     let (mut train_accuracy, mut test_accuracy) = (0.0, 0.0);
@@ -138,7 +141,7 @@ fn train(
             seconds,
         },
     )?;
-    bar.suspend(|| print_last_look(&monitor));
+    bar.suspend(|| print_last_look(&monitor))?;
     run.vs.save(folder.join("weights.safetensors"))?;
     pictures::firing_rates(&folder.join("firing_rates.png"), &name, monitor.records())?;
     let (image, label) = (data.test_images.narrow(0, 0, 1), data.test_labels.int64_value(&[0]));
@@ -146,21 +149,22 @@ fn train(
 }
 
 /// What the neurons did when they were watched last.
-fn print_last_look(monitor: &Monitor) {
+fn print_last_look(monitor: &Monitor) -> Result<()> {
     let last = monitor.records().last().map_or(0, |record| record.call);
     for look in monitor.records().iter().filter(|record| record.call == last && record.quantity == "rate") {
         let same =
             |quantity| move |r: &&Record| (r.call, &*r.name, r.quantity) == (last, &*look.name, quantity);
         let percent =
             |quantity| monitor.records().iter().find(same(quantity)).map_or(0.0, |r| 100.0 * r.value);
-        println!(
+        say(format_args!(
             "neurons of layer {}: {:.1} % fire at a step, {:.1} % are silent, {:.1} % saturated",
             look.name,
             percent("rate"),
             percent("silent"),
             percent("saturated")
-        );
+        ))?;
     }
+    Ok(())
 }
 
 /// Each run's stream, image by image and in batches of 64.
@@ -175,7 +179,7 @@ fn stream_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool)
             let Some(moments) = stream::stream(&name, settings, data, stop)? else { return Ok(()) };
             moments.iter().try_for_each(|moment| results.append("stream.csv", moment))?;
             if let (Some(first), Some(last)) = (moments.first(), moments.last()) {
-                println!(
+                say(format_args!(
                     "batch {:>2}: {} images once, accuracy before learning {:.4} (last {} images {:.4}), \
                      test {:.4}, {:.0} images/s, memory {:.0} MB behind {} images, {:.0} MB behind all",
                     settings.batch,
@@ -188,7 +192,7 @@ fn stream_all(plan: &Plan, results: &Results, data: &Dataset, stop: &AtomicBool)
                     first.memory,
                     first.seen,
                     last.memory
-                );
+                ))?;
             }
             all.extend(moments);
         }

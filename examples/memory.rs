@@ -6,10 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{anyhow, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use clap::{Parser, ValueEnum};
 use plotters::prelude::*;
-use plotters::style::{register_font, FontStyle};
 use spiketrace::train::{
     bptt_training, ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig,
     Update,
@@ -19,6 +18,11 @@ use spiketrace::{
 };
 use tch::nn::{linear, Path as Variables, VarStore};
 use tch::{Device, Kind, Tensor};
+
+#[path = "train/files.rs"]
+mod files;
+
+use files::{picture, FONT};
 
 const TIME_STEPS: [i64; 6] = [2, 4, 6, 16, 32, 64];
 const BATCH: i64 = 32;
@@ -135,43 +139,39 @@ fn status_mb(name: &str) -> Result<f64> {
 }
 
 fn draw(path: &Path, rows: &[(Method, i64, f64)]) -> Result<()> {
-    register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
-        .map_err(|_| anyhow!("the built-in font cannot be read"))?;
-    let root = BitMapBackend::new(path, (900, 550)).into_drawing_area();
-    root.fill(&WHITE)?;
     let most = rows.iter().map(|row| row.2).fold(0.0, f64::max) * 1.05;
-    let mut chart = ChartBuilder::on(&root)
-        .caption("Peak memory of training", ("sans-serif", 26))
-        .margin(15)
-        .x_label_area_size(50)
-        .y_label_area_size(80)
-        .build_cartesian_2d(0.0..66.0, 0.0..most)?;
-    chart
-        .configure_mesh()
-        .x_desc("time steps T")
-        .y_desc("peak above the loaded process (MB)")
-        .x_label_formatter(&|t| format!("{t:.0}"))
-        .y_label_formatter(&|mb| format!("{mb:.0}"))
-        .label_style(("sans-serif", 16))
-        .axis_desc_style(("sans-serif", 18))
-        .light_line_style(WHITE)
-        .draw()?;
-    let colors = [RGBColor(214, 93, 14), RGBColor(31, 97, 173), RGBColor(60, 140, 60)];
-    for (&method, color) in Method::value_variants().iter().zip(colors) {
-        let own = rows.iter().filter(|row| row.0 == method).map(|row| (row.1 as f64, row.2));
+    picture(path, (900, 550), "Peak memory of training", |root| {
+        let mut chart = ChartBuilder::on(root)
+            .margin(15)
+            .x_label_area_size(50)
+            .y_label_area_size(80)
+            .build_cartesian_2d(0.0..66.0, 0.0..most)?;
         chart
-            .draw_series(LineSeries::new(own.clone(), color.stroke_width(2)))?
-            .label(method.label())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
-        chart.draw_series(own.map(|point| Circle::new(point, 4, color.filled())))?;
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .border_style(BLACK)
-        .background_style(WHITE)
-        .label_font(("sans-serif", 16))
-        .draw()?;
-    root.present()?;
-    Ok(())
+            .configure_mesh()
+            .x_desc("time steps T")
+            .y_desc("peak above the loaded process (MB)")
+            .x_label_formatter(&|t| format!("{t:.0}"))
+            .y_label_formatter(&|mb| format!("{mb:.0}"))
+            .label_style((FONT, 16))
+            .axis_desc_style((FONT, 18))
+            .light_line_style(WHITE)
+            .draw()?;
+        let colors = [RGBColor(214, 93, 14), RGBColor(31, 97, 173), RGBColor(60, 140, 60)];
+        for (&method, color) in Method::value_variants().iter().zip(colors) {
+            let own = rows.iter().filter(|row| row.0 == method).map(|row| (row.1 as f64, row.2));
+            chart
+                .draw_series(LineSeries::new(own.clone(), color.stroke_width(2)))?
+                .label(method.label())
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
+            chart.draw_series(own.map(|point| Circle::new(point, 4, color.filled())))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .border_style(BLACK)
+            .background_style(WHITE)
+            .label_font((FONT, 16))
+            .draw()?;
+        Ok(())
+    })
 }

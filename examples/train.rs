@@ -5,6 +5,7 @@
 //! on from the last whole epoch, with the same result as if it had not been. Started by torchrun, its processes
 //! share each batch; a restart goes on with the run in `--out DIR` by itself.
 
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +27,8 @@ use tch::{Kind, Tensor};
 mod arguments;
 #[path = "train/chart.rs"]
 mod chart;
+#[path = "train/files.rs"]
+mod files;
 #[path = "train/network.rs"]
 mod network;
 #[path = "train/options.rs"]
@@ -37,6 +40,7 @@ mod raster;
 #[path = "train/report.rs"]
 mod report;
 
+use arguments::say;
 use options::{Options, Settings};
 use report::{Epoch, Report};
 
@@ -44,7 +48,18 @@ use report::{Epoch, Report};
 const CHECKPOINTS: &str = "checkpoints";
 const KEPT: usize = 2;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match train() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // In one line.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn train() -> Result<()> {
     spiketrace::keep_freed_memory();
     let (settings, data) = Options::parse().resolve()?;
     let group = settings.group()?;
@@ -65,7 +80,7 @@ fn main() -> Result<()> {
     let vs = VarStore::new(settings.device);
     let mut net = network::build(&vs.root(), &settings, &data)?;
     if first {
-        println!("{net}");
+        say(&net)?;
     }
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -76,7 +91,7 @@ fn main() -> Result<()> {
     let mut optimizer = Sgd::new(&vs.trainable_variables(), config)?;
     if let Some(checkpoint) = checkpoint {
         checkpoint.restore(&mut net, &mut optimizer)?;
-        println!("goes on after epoch {done}");
+        say(format_args!("goes on after epoch {done}"))?;
     }
     let mut optimizer = DataParallel::new(&*group, &net, optimizer)?;
     let cosine = CosineConfig { lr: settings.lr, steps: settings.epochs as u64, ..Default::default() };
@@ -93,7 +108,9 @@ fn main() -> Result<()> {
         }
         if stopped {
             if first {
-                println!("stopped in epoch {epoch}; what was learned is kept, --resume repeats the epoch");
+                say(format_args!(
+                    "stopped in epoch {epoch}; what was learned is kept, --resume repeats the epoch"
+                ))?;
             }
             break;
         }
@@ -108,8 +125,8 @@ fn main() -> Result<()> {
         let image = data.test_images.narrow(0, 0, 1).to_device(settings.device);
         let label = data.test_labels.int64_value(&[0]);
         report.draw(&mut net, &image, label, &settings)?;
-        println!("run kept in {}", report.folder().display());
-        println!("test accuracy {:.4}", report.test_accuracy());
+        say(format_args!("run kept in {}", report.folder().display()))?;
+        say(format_args!("test accuracy {:.4}", report.test_accuracy()))?;
     }
     Ok(())
 }

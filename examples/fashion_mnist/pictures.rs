@@ -7,7 +7,8 @@ use anyhow::Result;
 use plotters::prelude::*;
 use spiketrace::Record;
 
-use crate::chart::{axes, legend, line, use_own_font, BLUE, FONT, ORANGE};
+use crate::chart::{axes, legend, line, BLUE, ORANGE};
+use crate::files::picture;
 use crate::results::Epoch;
 use crate::stream::Moment;
 
@@ -98,27 +99,24 @@ pub fn stream(path: &Path, title: &str, moments: &[Moment]) -> Result<()> {
 
 /// Two panels of lines side by side.
 fn draw(path: &Path, title: &str, x_label: &str, panels: &[Panel; 2]) -> Result<()> {
-    use_own_font()?;
-    let root = BitMapBackend::new(path, (1300, 560)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let root = root.margin(12, 0, 0, 0).titled(title, (FONT, 26))?;
-    let (left, right) = root.split_horizontally(650);
-    for (area, panel) in [left, right].iter().zip(panels) {
-        if panel.lines.is_empty() {
-            continue;
-        }
-        let ((first, last), (least, most)) = (panel.range(|point| point.0), panel.range(|point| point.1));
-        let low = if panel.from_0 { 0.0 } else { 0.95 * least };
-        let (x, y) = (first..last.max(first + 1.0), low..(1.05 * most).max(low + 1.0));
-        let mut chart = axes(area, (x, x_label), (y, panel.y_label))?;
-        for ((name, points), color) in panel.lines.iter().zip(COLORS.iter().cycle()) {
-            line(&mut chart, points, *color, name)?;
-            if points.len() < 30 {
-                chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
+    picture(path, (1300, 560), title, |root| {
+        let (left, right) = root.split_horizontally(650);
+        for (area, panel) in [left, right].iter().zip(panels) {
+            if panel.lines.is_empty() {
+                continue;
             }
+            let ((first, last), (least, most)) = (panel.range(|point| point.0), panel.range(|point| point.1));
+            let low = if panel.from_0 { 0.0 } else { 0.95 * least };
+            let (x, y) = (first..last.max(first + 1.0), low..(1.05 * most).max(low + 1.0));
+            let mut chart = axes(area, (x, x_label), (y, panel.y_label))?;
+            for ((name, points), color) in panel.lines.iter().zip(COLORS.iter().cycle()) {
+                line(&mut chart, points, *color, name)?;
+                if points.len() < 30 {
+                    chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
+                }
+            }
+            legend(&mut chart)?;
         }
-        legend(&mut chart)?;
-    }
-    root.present()?;
-    Ok(())
+        Ok(())
+    })
 }

@@ -10,6 +10,7 @@ use anyhow::{bail, Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::arguments::say;
 use crate::options::Settings;
 use crate::training::Progress;
 
@@ -113,10 +114,10 @@ impl Results {
 
     pub fn add_epoch(&self, run: &str, settings: &Settings, epoch: u64, now: Progress) -> Result<()> {
         let Progress { loss, train_accuracy, test_accuracy, lr, seconds } = now;
-        println!(
+        say(format_args!(
             "epoch {epoch:>3}  loss {loss:.4}  train accuracy {train_accuracy:.4}  test accuracy {test_accuracy:.4}  \
              {seconds:.1} s"
-        );
+        ))?;
         let (run, preset, method) = (run.to_owned(), settings.preset.name(), settings.method.name());
         let seed = settings.seed;
         let epoch =

@@ -1,5 +1,7 @@
 //! What the examples' command lines have in common.
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -37,4 +39,9 @@ pub fn as_text<S: Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S
         Device::Cuda(index) => serializer.collect_str(&format_args!("cuda:{index}")),
         _ => serializer.serialize_str("cpu"),
     }
+}
+
+/// Prints a line; unlike `println!` it does not panic where the disk is full or nobody listens any more.
+pub fn say(line: impl Display) -> Result<()> {
+    writeln!(io::stdout(), "{line}").context("the standard output cannot be written to")
 }

@@ -2,23 +2,16 @@
 
 use std::ops::Range;
 
-use anyhow::{anyhow, Result};
+use anyhow::Result;
 use plotters::prelude::*;
-use plotters::style::{register_font, FontStyle};
 
-pub const FONT: &str = "sans-serif";
+use crate::files::{Area, FONT};
+
 pub const ORANGE: RGBColor = RGBColor(214, 93, 14);
 pub const BLUE: RGBColor = RGBColor(31, 97, 173);
 
-pub type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
 type Plane = Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>;
 pub type Chart<'a, 'b> = ChartContext<'a, BitMapBackend<'b>, Plane>;
-
-/// The pictures bring their font along: none need be installed.
-pub fn use_own_font() -> Result<()> {
-    register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
-        .map_err(|_| anyhow!("the built-in font cannot be read"))
-}
 
 /// Axes with whole numbers below and a grid behind.
 pub fn axes<'a, 'b>(

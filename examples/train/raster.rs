@@ -8,7 +8,8 @@ use spiketrace::train::repeat_over_time;
 use spiketrace::{OnlineModule, OtttSequential};
 use tch::{Kind, Tensor};
 
-use crate::chart::{use_own_font, Area, BLUE, FONT, ORANGE};
+use crate::chart::{BLUE, ORANGE};
+use crate::files::{picture, Area, FONT};
 
 /// Layers with more neurons show this many, evenly spaced.
 const MOST_ROWS: i64 = 128;
@@ -28,24 +29,19 @@ pub fn raster(
     label: i64,
     time_steps: i64,
 ) -> Result<()> {
-    use_own_font()?;
     let (layers, outputs) = record(net, image, time_steps)?;
     let height = 70 + 260 * layers.len().max(2) as u32;
-    let root = BitMapBackend::new(path, (1200, height)).into_drawing_area();
-    root.fill(&WHITE)?;
     let answer = (0..outputs.len()).max_by(|&a, &b| outputs[a].total_cmp(&outputs[b])).unwrap_or(0);
-    let root = root
-        .margin(12, 0, 0, 0)
-        .titled(&format!("One test image of class {label}, taken for {answer}"), (FONT, 26))?;
-    let (left, right) = root.split_horizontally(820);
-    for (area, layer) in left.split_evenly((layers.len(), 1)).iter().zip(&layers) {
-        draw_layer(area, layer)?;
-    }
-    let (top, bottom) = right.split_vertically((height - 40) / 2);
-    draw_image(&top, image)?;
-    draw_outputs(&bottom, &outputs)?;
-    root.present()?;
-    Ok(())
+    let title = format!("One test image of class {label}, taken for {answer}");
+    picture(path, (1200, height), &title, |root| {
+        let (left, right) = root.split_horizontally(820);
+        for (area, layer) in left.split_evenly((layers.len(), 1)).iter().zip(&layers) {
+            draw_layer(area, layer)?;
+        }
+        let (top, bottom) = right.split_vertically((height - 40) / 2);
+        draw_image(&top, image)?;
+        draw_outputs(&bottom, &outputs)
+    })
 }
 
 /// Runs the image through the network and notes every neuron's spikes.
