@@ -243,7 +243,7 @@ fn no_folder_has_no_checkpoint() {
 }
 
 /// examples/train.rs, which cargo builds beside the tests.
-fn example() -> PathBuf {
+pub fn example() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let folder = tests.parent().and_then(Path::parent).unwrap();
     let path = folder.join(format!("examples/train{}", std::env::consts::EXE_SUFFIX));

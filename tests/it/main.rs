@@ -9,6 +9,8 @@ mod container;
 mod distributed;
 mod errors;
 mod feedback;
+#[cfg(unix)]
+mod file_faults;
 mod function;
 mod fused_neuron;
 mod held_weights;
