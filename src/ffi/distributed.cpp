@@ -101,7 +101,7 @@ char* spiketrace_group_join(const SpiketraceMeeting* at, SpiketraceGroup** out) 
   });
 }
 
-void spiketrace_group_free(SpiketraceGroup* group) { delete group; }
+void spiketrace_group_free(SpiketraceGroup* group) noexcept { delete group; }
 
 char* spiketrace_all_reduce(SpiketraceGroup* group, const at::Tensor* tensor, uint8_t op) {
   return guarded([&] {
@@ -125,4 +125,4 @@ char* spiketrace_barrier(SpiketraceGroup* group) {
   return guarded([&] { group->backend->barrier()->wait(); });
 }
 
-void spiketrace_set_grad(const at::Tensor* tensor, const at::Tensor* grad) { tensor->mutable_grad() = *grad; }
+void spiketrace_set_grad(const at::Tensor* tensor, const at::Tensor* grad) noexcept { tensor->mutable_grad() = *grad; }

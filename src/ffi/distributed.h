@@ -26,7 +26,7 @@ typedef struct SpiketraceMeeting {
 
 // Returns when all processes are there.
 char* spiketrace_group_join(const SpiketraceMeeting* at, SpiketraceGroup** out);
-void spiketrace_group_free(SpiketraceGroup* group);
+void spiketrace_group_free(SpiketraceGroup* group) noexcept;
 
 // On dense memory, in place; `op` is a c10d::ReduceOp. Gloo's return when it is done; NCCL's when it stands in the
 // GPU's current stream, which all that uses the tensor later is behind.
@@ -35,7 +35,7 @@ char* spiketrace_broadcast(SpiketraceGroup* group, const at::Tensor* tensor, int
 char* spiketrace_barrier(SpiketraceGroup* group);
 
 // Gives `tensor` a gradient of its shape.
-void spiketrace_set_grad(const at::Tensor* tensor, const at::Tensor* grad);
+void spiketrace_set_grad(const at::Tensor* tensor, const at::Tensor* grad) noexcept;
 
 }  // extern "C"
 

@@ -38,7 +38,7 @@ char* spiketrace_script_load(const char* path, const at::Tensor* like, Spiketrac
   return guarded([&] { *script = new SpiketraceScript{torch::jit::load(path, like->device())}; });
 }
 
-void spiketrace_script_free(SpiketraceScript* script) { delete script; }
+void spiketrace_script_free(SpiketraceScript* script) noexcept { delete script; }
 
 char* spiketrace_script_form(const SpiketraceScript* script, SpiketraceScriptForm* form) {
   return guarded([&] {
@@ -62,7 +62,7 @@ char* spiketrace_script_form(const SpiketraceScript* script, SpiketraceScriptFor
       text << comma << arguments[i].type()->repr_str() << ' ' << arguments[i].name();
     }
     text << ") -> " << (returns.size() == 1 ? returns[0].type()->repr_str() : "several values");
-    form->text = strdup(text.str().c_str());
+    form->text = text_of(text.str().c_str());
   });
 }
 
@@ -80,7 +80,7 @@ char* spiketrace_script_tensors(const SpiketraceScript* script, bool buffers, Sp
     } else {
       add(script->module.named_parameters());
     }
-    *names = strdup(text.c_str());
+    *names = text_of(text.c_str());
   });
 }
 

@@ -95,20 +95,22 @@ ag::variable_list apply_any(const CallPtr& call, const ag::variable_list& in, st
 
 }  // namespace
 
-SpiketraceList* spiketrace_list_new() { return new SpiketraceList(); }
-void spiketrace_list_free(SpiketraceList* list) { delete list; }
-size_t spiketrace_list_len(const SpiketraceList* list) { return list->tensors.size(); }
+SpiketraceList* spiketrace_list_new() noexcept { return new SpiketraceList(); }
+void spiketrace_list_free(SpiketraceList* list) noexcept { delete list; }
+size_t spiketrace_list_len(const SpiketraceList* list) noexcept { return list->tensors.size(); }
 
-void spiketrace_list_push(SpiketraceList* list, const at::Tensor* tensor) {
+void spiketrace_list_push(SpiketraceList* list, const at::Tensor* tensor) noexcept {
   list->tensors.push_back(tensor ? *tensor : at::Tensor());
 }
 
-at::Tensor* spiketrace_list_get(const SpiketraceList* list, size_t i) {
+at::Tensor* spiketrace_list_get(const SpiketraceList* list, size_t i) noexcept {
   const auto& tensor = list->tensors[i];
   return tensor.defined() ? new at::Tensor(tensor) : nullptr;
 }
 
-void spiketrace_list_fail(SpiketraceList* list, const char* text, size_t len) { list->error.assign(text, len); }
+void spiketrace_list_fail(SpiketraceList* list, const char* text, size_t len) noexcept {
+  list->error.assign(text, len);
+}
 
 char* spiketrace_apply(const SpiketraceCallbacks* callbacks, void* rust, const SpiketraceList* in,
                        SpiketraceList* out) {
@@ -156,8 +158,6 @@ char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad, bool keep
   return guarded([&] { ag::backward({*y}, {*grad}, keep_graph); });
 }
 
-bool spiketrace_is_same(const at::Tensor* a, const at::Tensor* b) noexcept { return a->is_same(*b); }
-
 size_t spiketrace_handles(const at::Tensor* tensor) noexcept { return tensor->use_count(); }
 
 size_t spiketrace_memory_handles(const at::Tensor* tensor) noexcept {
@@ -166,4 +166,4 @@ size_t spiketrace_memory_handles(const at::Tensor* tensor) noexcept {
 
 void spiketrace_written(const at::Tensor* tensor) noexcept { tensor->unsafeGetTensorImpl()->bump_version(); }
 
-void spiketrace_text_free(char* text) { std::free(text); }
+void spiketrace_text_free(char* text) noexcept { std::free(text); }
