@@ -98,7 +98,7 @@ fn train() -> Result<()> {
     let schedule = CosineSchedule::new(cosine)?;
     for epoch in done + 1..=settings.epochs {
         let lr = schedule.lr(epoch as u64 - 1);
-        optimizer.inner_mut().set_lr(lr);
+        optimizer.inner_mut().set_lr(lr)?;
         let (loss, train_accuracy, images_per_second, stopped) =
             train_epoch(&*group, &mut net, &mut optimizer, &data, &settings, epoch, &stop)?;
         let test_accuracy = test(&*group, &mut net, &data, &settings)?;

@@ -81,7 +81,7 @@ impl<'a> Run<'a> {
             let x = if self.settings.augment { augmented(&x) } else { x };
             let labels = data.train_labels.index_select(0, &chosen);
             lr = self.schedule.lr(self.step);
-            self.optimizer.set_lr(lr);
+            self.optimizer.set_lr(lr)?;
             let out = self.learn(&x, &labels, monitor.as_deref_mut())?;
             self.step += 1;
             loss += f64::try_from(&out.loss)? * count as f64;

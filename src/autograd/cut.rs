@@ -112,7 +112,7 @@ impl Cut {
     fn join(&self, again: bool) -> Result<()> {
         let grad = self.leaf.f_grad()?;
         if grad.defined() {
-            forget_grad(&self.leaf);
+            forget_grad(&self.leaf)?;
             backward_from(&self.made, &grad, again)?;
         }
         Ok(())

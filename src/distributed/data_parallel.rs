@@ -45,7 +45,7 @@ use crate::train::Optimizer;
 /// let sgd = Sgd::new(&vs.trainable_variables(), SgdConfig::default())?;
 /// let mut optimizer = DataParallel::new(&*group, &net, sgd)?;
 /// // ottt_online_training(&mut net, &mut optimizer, ...)
-/// optimizer.inner_mut().set_lr(0.01);
+/// optimizer.inner_mut().set_lr(0.01)?;
 /// # Ok::<(), spiketrace::Error>(())
 /// ```
 #[doc(alias = "DistributedDataParallel")]

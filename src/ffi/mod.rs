@@ -31,7 +31,7 @@ pub(crate) use cuda::{launch, load_cuda};
 #[cfg(all(feature = "distributed", unix))]
 pub(crate) use distributed::{set_grad, Group, Meeting};
 pub use heap::keep_freed_memory;
-pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
+pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd, identity, is_alike, layout, Layout};
 pub(crate) use random::{random_state, set_random_state};
 pub(crate) use raw::{AdamOptions, SgdOptions};
 pub(crate) use script::{Form, Script};

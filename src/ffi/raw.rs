@@ -144,7 +144,10 @@ extern "C" {
         steps: *const List,
         options: *const AdamOptions,
     ) -> *mut c_char;
-    pub(super) fn spiketrace_forget_grad(tensor: *const C_tensor);
+    pub(super) fn spiketrace_layout(tensor: *const C_tensor) -> u8;
+    pub(super) fn spiketrace_is_alike(a: *const C_tensor, b: *const C_tensor) -> bool;
+    pub(super) fn spiketrace_identity(tensor: *const C_tensor) -> *const c_void;
+    pub(super) fn spiketrace_forget_grad(tensor: *const C_tensor) -> *mut c_char;
 
     pub(super) fn spiketrace_load_cuda() -> *mut c_char;
     pub(super) fn spiketrace_launch(

@@ -2,9 +2,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::optimizer::{
-    expect_names, expect_parameters, forget_grads, groups, laid_out_as, lr_of, Optimizer,
-};
+use super::laid_out::{laid_out_as, LaidOut};
+use super::optimizer::{expect_from_0, expect_names, forget_grads, lr_of, Optimizer};
+use super::parameters::expect_parameters;
 use crate::error::{expect_like, Error, Result};
 use crate::ffi::{fused_adam, AdamOptions};
 use crate::state_dict::StateDict;
@@ -55,7 +55,8 @@ pub struct AdamState {
 /// p = p - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 /// ```
 ///
-/// As in [`Sgd`](super::Sgd), numbers below the smallest normal one count as 0 in a step on x86 processors.
+/// As in [`Sgd`](super::Sgd), numbers below the smallest normal one count as 0 in a step on x86 processors, what does not
+/// lie in memory as the kernel needs it takes part as a copy, and a step that fails changes nothing.
 ///
 /// # Source
 /// Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch's
@@ -83,12 +84,10 @@ impl Adam {
     /// An optimizer of `parameters`, for instance `&vs.trainable_variables()`.
     ///
     /// # Errors
-    /// When there is no parameter, one is not a leaf, or an option is out of range.
+    /// As [`Sgd::new`](super::Sgd::new), which also says what becomes of a tensor that comes twice.
     pub fn new<'a>(parameters: impl IntoIterator<Item = &'a Tensor>, config: AdamConfig) -> Result<Self> {
         for (name, value) in [("lr", config.lr), ("eps", config.eps), ("weight_decay", config.weight_decay)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(Error::argument(&format!("Adam's {name}"), "a finite number from 0 on", value));
-            }
+            expect_from_0(&format!("Adam's {name}"), value)?;
         }
         for beta in [config.betas.0, config.betas.1] {
             if !(0.0..1.0).contains(&beta) {
@@ -111,8 +110,13 @@ impl Adam {
     }
 
     /// Sets the learning rate.
-    pub fn set_lr(&mut self, lr: f64) {
+    ///
+    /// # Errors
+    /// When it is not a finite number from 0 on; the former one stays.
+    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        expect_from_0("Adam's lr", lr)?;
         self.config.lr = lr;
+        Ok(())
     }
 
     /// What is kept of each parameter.
@@ -123,7 +127,7 @@ impl Adam {
     /// Sets what is kept of each parameter, which is copied.
     ///
     /// # Errors
-    /// When the count is not that of the parameters, or a tensor does not fit its parameter.
+    /// When the count is not that of the parameters, a tensor does not fit its parameter, or a step is no count.
     pub fn set_states(&mut self, states: &[AdamState]) -> Result<()> {
         if states.len() != self.parameters.len() {
             let expected = format!("{}, one for each parameter", self.parameters.len());
@@ -137,6 +141,7 @@ impl Adam {
             ] {
                 expect_like(&format!("{name} of state {i}"), new, "what it replaces", own)?;
             }
+            expect_from_0(&format!("step of state {i}"), new.step.f_double_value(&[])?)?;
         }
         let copies = states.iter().zip(&self.states).map(|(new, own)| {
             Ok(AdamState {
@@ -174,8 +179,7 @@ impl Optimizer for Adam {
             Ok(AdamState { step: get("step")?, exp_avg: get("exp_avg")?, exp_avg_sq: get("exp_avg_sq")? })
         });
         self.set_states(&states.collect::<Result<Vec<_>>>()?)?;
-        self.set_lr(lr);
-        Ok(())
+        self.set_lr(lr)
     }
 
     fn parameters(&self) -> Vec<Tensor> {
@@ -183,21 +187,28 @@ impl Optimizer for Adam {
     }
 
     fn zero_grad(&mut self) -> Result<()> {
-        forget_grads(&self.parameters);
-        Ok(())
+        forget_grads(&self.parameters)
     }
 
     fn step(&mut self) -> Result<()> {
         let AdamConfig { lr, betas, eps, weight_decay, decoupled_weight_decay: decoupled } = self.config;
         let options = AdamOptions { lr, beta1: betas.0, beta2: betas.1, eps, weight_decay, decoupled };
-        for (_, group) in groups(&self.parameters, |_| false)? {
-            let of = |tensor: fn(&AdamState) -> &Tensor| -> Vec<Tensor> {
-                group.members.iter().map(|&i| tensor(&self.states[i]).shallow_clone()).collect()
-            };
-            let (exp_avgs, exp_avg_sqs, steps) =
-                (of(|state| &state.exp_avg), of(|state| &state.exp_avg_sq), of(|state| &state.step));
-            fused_adam(&group.parameters, &group.grads, &exp_avgs, &exp_avg_sqs, &steps, options)?;
+        let _no_grad = tch::no_grad_guard();
+        let mut laid_out = LaidOut::new("Adam");
+        for (i, (parameter, state)) in self.parameters.iter().zip(&self.states).enumerate() {
+            let grad = parameter.f_grad()?;
+            if grad.defined() {
+                let averages = [("exp_avg", &state.exp_avg), ("exp_avg_sq", &state.exp_avg_sq)];
+                laid_out.add(i, parameter, &grad, &averages, false)?;
+            }
         }
-        Ok(())
+        laid_out.run(|group| {
+            let steps: Vec<Tensor> =
+                group.members.iter().map(|&i| self.states[i].step.shallow_clone()).collect();
+            let [parameters, grads, exp_avgs, exp_avg_sqs] = &group.columns[..] else {
+                unreachable!("two states each")
+            };
+            fused_adam(parameters, grads, exp_avgs, exp_avg_sqs, &steps, options)
+        })
     }
 }

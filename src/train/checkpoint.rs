@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};
 
-use super::optimizer::{laid_out_as, Optimizer};
+use super::laid_out::laid_out_as;
+use super::optimizer::Optimizer;
 use super::sequence::pass_on_gradients;
 use crate::atomic_file::remove_leftovers;
 use crate::error::{Error, Result};

@@ -1,8 +1,8 @@
 //! What moves the weights.
 
-use tch::{nn, Device, Kind, Tensor};
+use tch::{nn, Tensor};
 
-use crate::error::{catch_panic, expect_defined, Error, Result};
+use crate::error::{catch_panic, Error, Result};
 use crate::ffi::forget_grad;
 use crate::state_dict::StateDict;
 
@@ -59,25 +59,12 @@ impl Optimizer for nn::Optimizer {
     }
 }
 
-/// Errors unless there are parameters and all are leaves; the same tensors, not copies.
-pub(super) fn expect_parameters<'a>(
-    optimizer: &str,
-    parameters: impl IntoIterator<Item = &'a Tensor>,
-) -> Result<Vec<Tensor>> {
-    let parameters: Vec<Tensor> = parameters.into_iter().map(Tensor::shallow_clone).collect();
-    if parameters.is_empty() {
-        let expected = "at least one tensor, for instance vs.trainable_variables()";
-        return Err(Error::argument(&format!("{optimizer}'s parameters"), expected, "none"));
+/// Errors unless a number is finite and not below 0.
+pub(super) fn expect_from_0(what: &str, number: f64) -> Result<()> {
+    if number >= 0.0 && number.is_finite() {
+        return Ok(());
     }
-    for (i, parameter) in parameters.iter().enumerate() {
-        expect_defined(&format!("{optimizer}'s parameter {i}"), parameter)?;
-        if !parameter.is_leaf() {
-            let expected = "a weight itself";
-            let got = "the result of an operation";
-            return Err(Error::argument(&format!("{optimizer}'s parameter {i}"), expected, got));
-        }
-    }
-    Ok(parameters)
+    Err(Error::argument(what, "a finite number from 0 on", number))
 }
 
 /// The learning rate in a state of an optimizer.
@@ -86,9 +73,7 @@ pub(super) fn lr_of(optimizer: &str, state: &StateDict) -> Result<f64> {
     let lr =
         lr.ok_or_else(|| Error::argument(&format!("{optimizer}'s state"), "a number lr in it", "none"))?;
     let lr = lr.f_double_value(&[])?;
-    if !(lr >= 0.0 && lr.is_finite()) {
-        return Err(Error::argument(&format!("{optimizer}'s lr"), "a finite number from 0 on", lr));
-    }
+    expect_from_0(&format!("{optimizer}'s lr"), lr)?;
     Ok(lr)
 }
 
@@ -111,43 +96,7 @@ pub(super) fn expect_names(
     Ok(())
 }
 
-/// A copy of `values` with the strides of `own`: fused optimizers go through both side by side, by address.
-pub(super) fn laid_out_as(own: &Tensor, values: &Tensor) -> Result<Tensor> {
-    let mut copy = own.f_detach()?.f_empty_like()?;
-    copy.f_copy_(&values.f_detach()?)?;
-    Ok(copy)
-}
-
 /// Leaves the parameters without gradients.
-pub(super) fn forget_grads(parameters: &[Tensor]) {
-    parameters.iter().for_each(forget_grad);
-}
-
-/// Parameters that one kernel moves together.
-pub(super) struct Group {
-    /// Their places among all.
-    pub(super) members: Vec<usize>,
-    pub(super) parameters: Vec<Tensor>,
-    pub(super) grads: Vec<Tensor>,
-}
-
-/// The parameters that have a gradient, by device, kind and what `by` says of each.
-pub(super) fn groups(parameters: &[Tensor], by: impl Fn(usize) -> bool) -> Result<Vec<(bool, Group)>> {
-    let mut groups: Vec<((Device, Kind, bool), Group)> = Vec::new();
-    for (i, parameter) in parameters.iter().enumerate() {
-        let grad = parameter.f_grad()?;
-        if !grad.defined() {
-            continue;
-        }
-        let key = (parameter.device(), parameter.f_kind()?, by(i));
-        let at = groups.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
-            groups.push((key, Group { members: Vec::new(), parameters: Vec::new(), grads: Vec::new() }));
-            groups.len() - 1
-        });
-        let group = &mut groups[at].1;
-        group.members.push(i);
-        group.parameters.push(parameter.shallow_clone());
-        group.grads.push(grad);
-    }
-    Ok(groups.into_iter().map(|((_, _, by), group)| (by, group)).collect())
+pub(super) fn forget_grads(parameters: &[Tensor]) -> Result<()> {
+    parameters.iter().try_for_each(forget_grad)
 }

@@ -44,7 +44,7 @@ impl Default for CosineConfig {
 /// let schedule = CosineSchedule::new(CosineConfig { lr: 0.1, steps: 4, ..Default::default() })?;
 /// let mut sgd = Sgd::new([&p], SgdConfig::default())?;
 /// for epoch in 0..4 {
-///     sgd.set_lr(schedule.lr(epoch));
+///     sgd.set_lr(schedule.lr(epoch))?;
 /// }
 /// assert!((schedule.lr(2) - 0.05).abs() < 1e-15);
 /// # Ok::<(), spiketrace::Error>(())

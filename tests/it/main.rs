@@ -20,6 +20,7 @@ mod memory;
 mod monitor;
 mod neuron_state;
 mod one_pass;
+mod optimizer;
 mod oracle;
 mod parity;
 mod precision;

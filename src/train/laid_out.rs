@@ -1,0 +1,122 @@
+//! Tensors as libtorch's optimizer kernels take them: the kernels go through memory by address.
+
+use tch::{Device, Kind, Tensor};
+
+use super::parameters::expect_places;
+use crate::error::{expect_like, Error, Result};
+use crate::ffi::{is_alike, layout, Layout};
+
+/// What one kernel moves together.
+pub(super) struct Group {
+    /// The parameters' places among all.
+    pub(super) members: Vec<usize>,
+    /// Whether this is the first step of each.
+    pub(super) first: bool,
+    /// Parameters, gradients, and as many kinds of state as each has.
+    pub(super) columns: Vec<Vec<Tensor>>,
+}
+
+/// The parameters of a step with gradients and states: dense, laid out alike, and on the CPU in single or double
+/// precision. What is not so takes part as a copy, whose values are brought back.
+///
+/// All that can be refused is refused while this is made, before anything moves.
+pub(super) struct LaidOut<'a> {
+    optimizer: &'a str,
+    groups: Vec<((Device, Kind), Group)>,
+    copies: Vec<(Tensor, Tensor)>,
+}
+
+impl<'a> LaidOut<'a> {
+    pub(super) fn new(optimizer: &'a str) -> Self {
+        Self { optimizer, groups: Vec::new(), copies: Vec::new() }
+    }
+
+    /// Adds parameter `i` with its gradient and its states, each with its name.
+    ///
+    /// # Errors
+    /// When one of them does not fit the parameter, or cannot be read or written.
+    pub(super) fn add(
+        &mut self,
+        i: usize,
+        parameter: &Tensor,
+        grad: &Tensor,
+        states: &[(&str, &Tensor)],
+        first: bool,
+    ) -> Result<()> {
+        let name = format_args!("{}'s parameter {i}", self.optimizer);
+        let own = match layout(parameter) {
+            Layout::Dense if kernel_kind(parameter)? == parameter.f_kind()? => parameter.shallow_clone(),
+            _ => {
+                expect_places(&name.to_string(), parameter)?;
+                let own = Tensor::f_empty(parameter.size(), (kernel_kind(parameter)?, parameter.device()))?;
+                self.copies.push((parameter.shallow_clone(), own.shallow_clone()));
+                copied(own, parameter)?
+            }
+        };
+        let mut columns = Vec::with_capacity(states.len() + 2);
+        if is_alike(&own, grad) {
+            columns.push(grad.shallow_clone());
+        } else {
+            let what = format!("the gradient of {name}");
+            expect_like(&what, grad, "its parameter", parameter)?;
+            if layout(grad) == Layout::Other {
+                let expected = "a dense one: an embedding's is dense where it is made with sparse false";
+                return Err(Error::argument(&what, expected, "sparse"));
+            }
+            columns.push(laid_out_as(&own, grad)?);
+        }
+        for (kind, state) in states {
+            if is_alike(&own, state) {
+                columns.push(state.shallow_clone());
+                continue;
+            }
+            let what = format!("the {kind} of {name}");
+            expect_like(&what, state, "its parameter", parameter)?;
+            expect_places(&what, state)?;
+            let copy = laid_out_as(&own, state)?;
+            self.copies.push((state.shallow_clone(), copy.shallow_clone()));
+            columns.push(copy);
+        }
+        columns.insert(0, own);
+        self.file(i, first, columns)
+    }
+
+    /// Puts tensors to those that one kernel moves with them.
+    fn file(&mut self, i: usize, first: bool, tensors: Vec<Tensor>) -> Result<()> {
+        let key = (tensors[0].device(), tensors[0].f_kind()?);
+        let known = self.groups.iter().position(|(other, group)| *other == key && group.first == first);
+        let at = known.unwrap_or_else(|| {
+            let columns = tensors.iter().map(|_| Vec::new()).collect();
+            self.groups.push((key, Group { members: Vec::new(), first, columns }));
+            self.groups.len() - 1
+        });
+        let group = &mut self.groups[at].1;
+        group.members.push(i);
+        group.columns.iter_mut().zip(tensors).for_each(|(column, tensor)| column.push(tensor));
+        Ok(())
+    }
+
+    /// Runs `kernel` on each group, and brings back what it did to copies.
+    pub(super) fn run(self, mut kernel: impl FnMut(&Group) -> Result<()>) -> Result<()> {
+        self.groups.iter().try_for_each(|(_, group)| kernel(group))?;
+        self.copies.into_iter().try_for_each(|(tensor, copy)| copied(tensor, &copy).map(drop))
+    }
+}
+
+/// What a kernel computes in: on the CPU libtorch's SGD, up to 2.13 at least, loses most moves in half precision.
+fn kernel_kind(parameter: &Tensor) -> Result<Kind> {
+    Ok(match parameter.f_kind()? {
+        Kind::Half | Kind::BFloat16 if parameter.device() == Device::Cpu => Kind::Float,
+        kind => kind,
+    })
+}
+
+fn copied(mut tensor: Tensor, values: &Tensor) -> Result<Tensor> {
+    tensor.f_copy_(values)?;
+    Ok(tensor)
+}
+
+/// A copy of `values` with the strides of `own`, as far as those are of a dense tensor, in its kind.
+pub(super) fn laid_out_as(own: &Tensor, values: &Tensor) -> Result<Tensor> {
+    copied(own.f_detach()?.f_empty_like()?, &values.f_detach()?)
+}
