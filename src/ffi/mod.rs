@@ -19,6 +19,7 @@ mod cuda;
 #[cfg(all(feature = "distributed", unix))]
 mod distributed;
 mod heap;
+mod memory;
 mod optimizer;
 mod random;
 mod raw;
@@ -31,7 +32,8 @@ pub(crate) use cuda::{launch, load_cuda};
 #[cfg(all(feature = "distributed", unix))]
 pub(crate) use distributed::{set_grad, Group, Meeting};
 pub use heap::keep_freed_memory;
-pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd, identity, is_alike, layout, Layout};
+pub(crate) use memory::{identity, is_alike, is_sole_handle, is_unshared, layout, Layout};
+pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use random::{random_state, set_random_state};
 pub(crate) use raw::{AdamOptions, SgdOptions};
 pub(crate) use script::{Form, Script};
@@ -71,26 +73,6 @@ pub(crate) fn learn_from(y: &Tensor, x: &Tensor, x_r: &Tensor) -> Result<bool> {
 pub(crate) fn backward_from(y: &Tensor, grad: &Tensor, keep_graph: bool) -> Result<()> {
     // SAFETY: two tensors that live through the call.
     check(unsafe { raw::spiketrace_backward(y.as_ptr(), grad.as_ptr(), keep_graph) })
-}
-
-/// Whether nobody else holds `tensor`: no other handle and no graph.
-///
-/// Nobody can get hold of it as long as the caller has this handle to itself, which a `&mut` around it says.
-pub(crate) fn is_sole_handle(tensor: &Tensor) -> bool {
-    // SAFETY: a tensor that lives through the call; C++ reads a count.
-    unsafe { raw::spiketrace_handles(tensor.as_ptr()) == 1 }
-}
-
-/// Whether nobody else can see the memory of `tensor` either, by a view or a detached tensor.
-pub(crate) fn is_unshared(tensor: &Tensor) -> bool {
-    // SAFETY: as above.
-    is_sole_handle(tensor) && unsafe { raw::spiketrace_memory_handles(tensor.as_ptr()) == 1 }
-}
-
-/// Whether both are handles of one tensor, and not only of one memory.
-pub(crate) fn is_same(a: &Tensor, b: &Tensor) -> bool {
-    // SAFETY: two tensors that live through the call; C++ compares two addresses.
-    unsafe { raw::spiketrace_is_same(a.as_ptr(), b.as_ptr()) }
 }
 
 /// Whether operations are recorded on this thread.

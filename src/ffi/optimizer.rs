@@ -1,4 +1,4 @@
-//! libtorch's fused optimizer kernels, which tch does not bind, and what they must know of memory.
+//! libtorch's fused optimizer kernels, which tch does not bind.
 //!
 //! The kernels go through memory by address. Tensors of one call are of one device and kind, and laid out alike: C++
 //! refuses others.
@@ -7,43 +7,6 @@ use tch::Tensor;
 
 use super::{check, raw, AdamOptions, List, SgdOptions};
 use crate::error::Result;
-
-/// How a tensor's elements lie in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// They fill a stretch of it, in whatever order.
-    Dense,
-    /// Each has a place of its own, with gaps between.
-    Apart,
-    /// Several have one place, as in an expanded tensor.
-    Shared,
-    /// Not by strides (a sparse tensor, for instance), or not within the tensor's storage.
-    Other,
-}
-
-/// Costs no allocation where the tensor is dense.
-pub(crate) fn layout(tensor: &Tensor) -> Layout {
-    debug_assert!(tensor.defined());
-    // SAFETY: a defined tensor that lives through the call, and is only looked at.
-    match unsafe { raw::spiketrace_layout(tensor.as_ptr()) } {
-        0 => Layout::Dense,
-        1 => Layout::Apart,
-        2 => Layout::Shared,
-        _ => Layout::Other,
-    }
-}
-
-/// Whether two dense tensors of one size, kind and device hold the same element at each place of their own memory.
-pub(crate) fn is_alike(a: &Tensor, b: &Tensor) -> bool {
-    // SAFETY: as above, of two tensors.
-    unsafe { raw::spiketrace_is_alike(a.as_ptr(), b.as_ptr()) }
-}
-
-/// The same number for two handles of one tensor, and for nothing else that lives.
-pub(crate) fn identity(tensor: &Tensor) -> usize {
-    // SAFETY: as above; what comes back is compared, not followed.
-    unsafe { raw::spiketrace_identity(tensor.as_ptr()) as usize }
-}
 
 fn list(tensors: &[Tensor]) -> List {
     tensors.iter().map(Some).collect()

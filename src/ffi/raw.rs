@@ -110,7 +110,6 @@ extern "C" {
         grad: *const C_tensor,
         keep_graph: bool,
     ) -> *mut c_char;
-    pub(super) fn spiketrace_is_same(a: *const C_tensor, b: *const C_tensor) -> bool;
     pub(super) fn spiketrace_handles(tensor: *const C_tensor) -> usize;
     pub(super) fn spiketrace_memory_handles(tensor: *const C_tensor) -> usize;
     pub(super) fn spiketrace_written(tensor: *const C_tensor);

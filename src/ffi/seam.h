@@ -46,8 +46,6 @@ char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bo
 // Backward from y, whose gradient is `grad`.
 char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad, bool keep_graph);
 
-// Whether both are handles of one tensor.
-bool spiketrace_is_same(const at::Tensor* a, const at::Tensor* b) noexcept;
 // How many handles and graphs hold the tensor, and how many tensors its memory; 0 for none.
 size_t spiketrace_handles(const at::Tensor* tensor) noexcept;
 size_t spiketrace_memory_handles(const at::Tensor* tensor) noexcept;

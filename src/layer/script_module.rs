@@ -165,7 +165,7 @@ impl ScriptModule {
             .script
             .saved()
             .map_err(|error| Error::data(path, first_line(&error.to_string())))?;
-        write_bytes_atomically(path, bytes(&saved)?)
+        write_bytes_atomically(path, &bytes(saved)?)
             .map_err(|error| Error::io(path, "cannot be written", error))
     }
 }

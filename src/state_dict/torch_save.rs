@@ -38,7 +38,7 @@ pub(super) fn torch_save(state: &StateDict, file: &mut BufWriter<File>) -> Resul
     entry(&mut archive, "data.pkl", &pickle(&rows)?)?;
     entry(&mut archive, "byteorder", b"little")?;
     for (i, tensor) in storages.iter().enumerate() {
-        entry(&mut archive, &format!("data/{i}"), bytes(&on_cpu(tensor)?)?)?;
+        entry(&mut archive, &format!("data/{i}"), &bytes(on_cpu(tensor)?)?)?;
     }
     entry(&mut archive, "version", b"3\n")?;
     archive.finish().map_err(io_error)?;

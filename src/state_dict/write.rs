@@ -115,7 +115,7 @@ fn safetensors(state: &StateDict, file: &mut BufWriter<File>) -> Result<(), Prob
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
     for (_, _, tensor) in rows {
-        file.write_all(bytes(&on_cpu(tensor)?)?)?;
+        file.write_all(&bytes(on_cpu(tensor)?)?)?;
     }
     Ok(())
 }

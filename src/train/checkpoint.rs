@@ -280,7 +280,7 @@ fn checksum(state: &StateDict) -> Result<String> {
     let mut sum = crc32fast::Hasher::new();
     for (name, tensor) in rows {
         sum.update(format!("{name}\n{:?}\n{:?}\n", tensor.f_kind()?, tensor.size()).as_bytes());
-        sum.update(bytes(&tensor.f_to_device(Device::Cpu)?.f_contiguous()?)?);
+        sum.update(&bytes(tensor.f_to_device(Device::Cpu)?.f_contiguous()?)?);
     }
     state.metadata().iter().for_each(|row| sum.update(format!("{row:?}\n").as_bytes()));
     Ok(format!("{:08x}", sum.finalize()))

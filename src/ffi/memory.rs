@@ -1,0 +1,56 @@
+//! What libtorch knows of a tensor's memory and tch does not ask: how it lies, and who else can see it.
+
+use tch::Tensor;
+
+use super::raw;
+
+/// How a tensor's elements lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// They fill a stretch of it, in whatever order.
+    Dense,
+    /// Each has a place of its own, with gaps between.
+    Apart,
+    /// Several have one place, as in an expanded tensor.
+    Shared,
+    /// Not by strides (a sparse tensor, for instance), or not within the tensor's storage.
+    Other,
+}
+
+/// Costs no allocation where the tensor is dense.
+pub(crate) fn layout(tensor: &Tensor) -> Layout {
+    debug_assert!(tensor.defined());
+    // SAFETY: a defined tensor that lives through the call, and is only looked at.
+    match unsafe { raw::spiketrace_layout(tensor.as_ptr()) } {
+        0 => Layout::Dense,
+        1 => Layout::Apart,
+        2 => Layout::Shared,
+        _ => Layout::Other,
+    }
+}
+
+/// Whether two dense tensors of one size, kind and device hold the same element at each place of their own memory.
+pub(crate) fn is_alike(a: &Tensor, b: &Tensor) -> bool {
+    // SAFETY: as above, of two tensors.
+    unsafe { raw::spiketrace_is_alike(a.as_ptr(), b.as_ptr()) }
+}
+
+/// The same number for two handles of one tensor, and for nothing else that lives.
+pub(crate) fn identity(tensor: &Tensor) -> usize {
+    // SAFETY: as above; what comes back is compared, not followed.
+    unsafe { raw::spiketrace_identity(tensor.as_ptr()) as usize }
+}
+
+/// Whether nobody else holds `tensor`: no other handle and no graph.
+///
+/// Nobody can get hold of it as long as the caller has this handle to itself, which a `&mut` around it says.
+pub(crate) fn is_sole_handle(tensor: &Tensor) -> bool {
+    // SAFETY: a tensor that lives through the call; C++ reads a count.
+    unsafe { raw::spiketrace_handles(tensor.as_ptr()) == 1 }
+}
+
+/// Whether nobody else can see the memory of `tensor` either, by a view or a detached tensor.
+pub(crate) fn is_unshared(tensor: &Tensor) -> bool {
+    // SAFETY: as above.
+    is_sole_handle(tensor) && unsafe { raw::spiketrace_memory_handles(tensor.as_ptr()) == 1 }
+}
