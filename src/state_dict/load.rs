@@ -4,6 +4,7 @@ use std::fmt;
 
 use tch::{Kind, Tensor};
 
+use super::files::shown;
 use super::names::matched;
 use super::StateDict;
 use crate::error::{expect_defined, guarded, Error, Result};
@@ -75,30 +76,33 @@ impl fmt::Display for LoadReport {
         let sums = sums.iter().enumerate().filter(|(i, (count, _))| *i == 0 || *count > 0);
         let sums: Vec<String> = sums.map(|(_, (count, what))| format!("{count} {what}")).collect();
         write!(f, "{}", sums.join(", "))?;
-        let names =
-            |names: &[String]| names.iter().map(|name| (name.clone(), String::new())).collect::<Vec<_>>();
-        let shapes =
-            other_shape.iter().map(|m| (m.name.clone(), format!("model {:?}, file {:?}", m.model, m.file)));
-        let kinds =
-            other_kind.iter().map(|m| (m.name.clone(), format!("model {:?}, file {:?}", m.model, m.file)));
-        lines(f, "missing", &names(missing))?;
-        lines(f, "unexpected", &names(unexpected))?;
-        lines(f, "other shape", &shapes.collect::<Vec<_>>())?;
-        lines(f, "other kind", &kinds.collect::<Vec<_>>())?;
-        lines(f, "no tensor", others)
+        let bare = |name| (name, String::new());
+        let shapes = other_shape.iter().map(|m| (&m.name, format!("model {:?}, file {:?}", m.model, m.file)));
+        let kinds = other_kind.iter().map(|m| (&m.name, format!("model {:?}, file {:?}", m.model, m.file)));
+        lines(f, "missing", missing.iter().map(bare))?;
+        lines(f, "unexpected", unexpected.iter().map(bare))?;
+        lines(f, "other shape", shapes)?;
+        lines(f, "other kind", kinds)?;
+        lines(f, "no tensor", others.iter().map(|(name, what)| (name, what.clone())))
     }
 }
 
 /// How many names of a sort are shown.
 const SHOWN: usize = 10;
 
-fn lines(f: &mut fmt::Formatter<'_>, sort: &str, rows: &[(String, String)]) -> fmt::Result {
-    let rows_shown = &rows[..rows.len().min(SHOWN)];
-    let width = rows_shown.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    for (name, what) in rows_shown {
+fn lines<'a>(
+    f: &mut fmt::Formatter<'_>,
+    sort: &str,
+    rows: impl ExactSizeIterator<Item = (&'a String, String)>,
+) -> fmt::Result {
+    let rest = rows.len().saturating_sub(SHOWN);
+    let rows: Vec<_> = rows.take(SHOWN).collect();
+    let width = rows.iter().map(|(name, _)| shown(name).chars().count()).max().unwrap_or(0);
+    for (name, what) in &rows {
+        let (name, what) = (shown(name), shown(what));
         write!(f, "\n{}", format!("  {sort:<11}  {name:<width$}  {what}").trim_end())?;
     }
-    match rows.len() - rows_shown.len() {
+    match rest {
         0 => Ok(()),
         rest => write!(f, "\n  {sort:<11}  and {rest} more"),
     }
@@ -134,14 +138,14 @@ impl StateDict {
         let mut copies = Vec::new();
         let mut used = vec![false; self.len()];
         for (Parameter { name, tensor }, place) in parameters.iter().zip(places) {
-            expect_defined(&format!("the model's {name}"), tensor)?;
+            expect_defined(&format!("the model's {}", shown(name)), tensor)?;
             let Some(place) = place else {
                 report.missing.push(name.clone());
                 continue;
             };
             used[place] = true;
             let (own, source) = &self.tensors[place];
-            expect_defined(&format!("the state dict's {own}"), source)?;
+            expect_defined(&format!("the state dict's {}", shown(own)), source)?;
             let (model, file) = (tensor.size(), source.size());
             if model != file {
                 report.other_shape.push(Misfit { name: name.clone(), model, file });

@@ -27,7 +27,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use load::{LoadConfig, LoadReport, Misfit};
 
-use self::files::{Contents, Dtype, Storage};
+use self::files::{shown, Contents, Dtype, Entry, Storage};
 use self::watched::Watched;
 use crate::error::{Error, Result};
 use crate::ffi::bytes_mut;
@@ -71,8 +71,8 @@ impl StateDict {
     /// Tensors keep their strides, and those that share memory in the file share it here.
     ///
     /// # Cost
-    /// Each storage is read once, to where it stays. Beside them no more than 16 MiB of header or pickle is
-    /// read, of which no more than two million objects are made.
+    /// Memory and work are linear in the file's length. Each storage is read once, to where it stays. Beside them
+    /// no more than 16 MiB of header or pickle is read, of which no more than two million objects are made.
     ///
     /// # Errors
     /// When the file cannot be read, is broken, or holds something else than tensors and plain containers.
@@ -92,21 +92,18 @@ impl StateDict {
     fn read_from(file: &mut Watched, path: &Path, config: ReadConfig) -> Result<Self> {
         let broken = |problem: String| Error::data(path, problem);
         let contents = files::parse(file, config.key.as_deref()).map_err(broken)?;
-        let storages = contents.storages.iter().map(|storage| read_storage(file, storage, &broken));
+        let mut truths = vec![None; contents.storages.len()];
+        for entry in contents.tensors.iter().filter(|entry| entry.dtype == Dtype::Bool) {
+            truths[entry.storage].get_or_insert(entry.name.as_str());
+        }
+        let storages = contents.storages.iter().zip(truths);
+        let storages = storages.map(|(storage, truths)| read_storage(file, storage, truths, &broken));
         let storages: Vec<Tensor> = storages.collect::<Result<_>>()?;
         let Contents { tensors, others, metadata, .. } = contents;
         let mut state = Self { others, metadata, ..Default::default() };
-        for entry in tensors {
-            let storage = &storages[entry.storage];
-            if entry.dtype == Dtype::Bool && storage.f_gt(1)?.f_any()?.f_int64_value(&[])? != 0 {
-                return Err(broken(format!(
-                    "is broken: {} holds truth values that are neither 0 nor 1",
-                    entry.name
-                )));
-            }
-            let tensor = storage.f_view_dtype(kind(entry.dtype))?;
-            let tensor = tensor.f_as_strided(&entry.size[..], &entry.stride[..], entry.offset)?;
-            state.insert(entry.name, &tensor);
+        for Entry { name, dtype, size, stride, offset, storage } in tensors {
+            let tensor = storages[storage].f_view_dtype(kind(dtype))?;
+            state.insert(name, &tensor.f_as_strided(&size[..], &stride[..], offset)?);
         }
         Ok(state)
     }
@@ -179,27 +176,42 @@ impl FromIterator<(String, Tensor)> for StateDict {
     }
 }
 
-/// Reads bytes of the file into a new tensor.
-fn read_storage(file: &mut Watched, storage: &Storage, broken: &impl Fn(String) -> Error) -> Result<Tensor> {
+/// Reads bytes of the file into a new tensor; those of a tensor of truth values, of which there is the name, are to
+/// be 0 or 1.
+fn read_storage(
+    file: &mut Watched,
+    storage: &Storage,
+    truths: Option<&str>,
+    broken: &impl Fn(String) -> Error,
+) -> Result<Tensor> {
     let unreadable = |error| broken(format!("cannot be read: {error}"));
     let mut tensor = Tensor::f_empty([storage.len as i64], (Kind::Uint8, Device::Cpu))?;
     file.seek(SeekFrom::Start(storage.begin)).map_err(unreadable)?;
-    let mut checksum = crc32fast::Hasher::new();
-    // In pieces, so that the checksum meets them in the cache.
+    let (mut checksum, mut bits) = (crc32fast::Hasher::new(), 0);
+    // In pieces, so that the checks meet them in the cache.
     for piece in bytes_mut(&mut tensor)?.chunks_mut(1 << 18) {
         file.read_exact(piece).map_err(unreadable)?;
         if storage.crc32.is_some() {
             checksum.update(piece);
         }
+        if truths.is_some() {
+            bits |= piece.iter().fold(0, |all, byte| all | byte);
+        }
     }
-    match storage.crc32 {
-        Some(crc32) if crc32 != checksum.finalize() => Err(broken(
+    if storage.crc32.is_some_and(|crc32| crc32 != checksum.finalize()) {
+        return Err(broken(
             "is damaged: a storage does not have its checksum (or it was saved without: \
              torch.serialization.set_crc32_options(True), and save it again)"
                 .into(),
-        )),
-        _ => Ok(tensor),
+        ));
     }
+    if let Some(name) = truths.filter(|_| bits > 1) {
+        let name = shown(name);
+        return Err(broken(format!(
+            "is broken: the storage of {name} holds truth values that are neither 0 nor 1"
+        )));
+    }
+    Ok(tensor)
 }
 
 fn kind(dtype: Dtype) -> Kind {

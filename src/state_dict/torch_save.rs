@@ -8,7 +8,7 @@ use rawzip::extra_fields::ExtraFieldId;
 use rawzip::{Header, ZipArchiveWriter};
 use tch::{Kind, Tensor};
 
-use super::files::contiguous;
+use super::files::{contiguous, shown};
 use super::write::{on_cpu, Problem};
 use super::StateDict;
 use crate::error::{Error, Result};
@@ -148,7 +148,7 @@ fn storage_class(name: &str, tensor: &Tensor) -> Result<&'static str> {
         Kind::ComplexDouble => "ComplexDoubleStorage",
         got => {
             let expected = "a kind that torch.save has a storage of".to_owned();
-            return Err(Error::Kind { what: format!("the state dict's {name}"), expected, got });
+            return Err(Error::Kind { what: format!("the state dict's {}", shown(name)), expected, got });
         }
     })
 }

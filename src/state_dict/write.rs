@@ -7,6 +7,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
+use super::files::shown;
 use super::StateDict;
 use crate::atomic_file::write_atomically;
 use crate::error::{expect_defined, guarded, Error, Result};
@@ -46,7 +47,7 @@ impl StateDict {
             }
         };
         for (name, tensor) in self.iter() {
-            expect_defined(&format!("the state dict's {name}"), tensor)?;
+            expect_defined(&format!("the state dict's {}", shown(name)), tensor)?;
         }
         write_atomically(path, |file| write(self, file)).map_err(|problem| problem.at(path))
     }
@@ -134,7 +135,7 @@ fn dtype(name: &str, tensor: &Tensor) -> Result<Dtype> {
         Kind::Double => Dtype::F64,
         got => {
             let expected = "a kind of safetensors, real or integer".to_owned();
-            return Err(Error::Kind { what: format!("the state dict's {name}"), expected, got });
+            return Err(Error::Kind { what: format!("the state dict's {}", shown(name)), expected, got });
         }
     })
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use rawzip::{CompressionMethod, ZipArchive, RECOMMENDED_BUFFER_SIZE};
 
-use super::{Storage, MAX_HEADER};
+use super::{shown, Storage, MAX_HEADER};
 
 /// More entries than any model has.
 const MAX_ENTRIES: usize = 1 << 18;
@@ -44,10 +44,12 @@ impl Archive {
             let place = archive.get_entry(record.wayfinder()).map_err(broken)?;
             let (begin, end) = place.compressed_data_range();
             if end > len || end < begin || record.uncompressed_size_hint() != end - begin {
+                let path = shown(&path);
                 return Err(format!("is a broken or cut-off zip archive: {path} does not lie in it"));
             }
             let storage = Storage { begin, len: end - begin, crc32: Some(record.crc32()) };
             if entries.insert(name.to_owned(), storage).is_some() || entries.len() > MAX_ENTRIES {
+                let path = shown(&path);
                 return Err(format!("is a broken zip archive: it has {path} twice, or too many entries"));
             }
         }

@@ -1,29 +1,8 @@
-//! The names that a pickle of torch.save may use, and what a call of each stands for.
+//! The names that a pickle of torch.save may use.
 //!
 //! They are those that torch.load takes with weights_only=True.
 
-use super::pickle::{Id, Machine, Object};
-use super::Dtype;
-
-/// A storage as the pickle names it.
-#[derive(Debug, Clone)]
-pub(super) struct StorageId {
-    /// Of its elements; none for bytes that each tensor sees in its own way.
-    pub(super) dtype: Option<Dtype>,
-    /// Entry of the archive.
-    pub(super) key: Box<str>,
-    pub(super) bytes: u64,
-}
-
-/// A tensor as the pickle describes it.
-#[derive(Debug)]
-pub(super) struct View {
-    pub(super) storage: StorageId,
-    pub(super) dtype: Dtype,
-    pub(super) offset: i64,
-    pub(super) size: Vec<i64>,
-    pub(super) stride: Vec<i64>,
-}
+use super::{shown, Dtype};
 
 /// A function or class of Python that is known.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +72,6 @@ impl Global {
             ("builtins" | "__builtin__", "complex") => Self::Passive("a number"),
             ("collections", "Counter" | "defaultdict") => Self::Passive("a dict of another class"),
             _ => {
-                let shown = |text: &str| text.chars().take(60).collect::<String>();
                 return Err(format!(
                     "holds `{}.{}`, and only tensors and plain containers are read; nothing of it was run. A whole \
                      module, or a checkpoint of more than weights, is to be saved anew in Python: \
@@ -103,102 +81,6 @@ impl Global {
                 ));
             }
         })
-    }
-
-    /// What a call of it makes: an object that is there already, or a new one.
-    pub(super) fn made(self, machine: &Machine<'_>, arguments: &[Id]) -> Result<Result<Id, Object>, String> {
-        let arguments = Arguments { machine, ids: arguments };
-        Ok(match self {
-            Self::OrderedDict if arguments.ids.is_empty() => Err(Object::Dict(Vec::new())),
-            Self::Size => Ok(arguments.id(0)?),
-            Self::Tensor { v3 } => Err(arguments.tensor(v3)?),
-            Self::Parameter => Ok(arguments.id(0)?),
-            Self::FromType => {
-                let (Object::Global(function), Object::Tuple(inner)) = (arguments.get(0)?, arguments.get(2)?)
-                else {
-                    return Err(WRONG.into());
-                };
-                match function {
-                    // One in another would make a deep recursion, and PyTorch makes none.
-                    Self::FromType => return Err(WRONG.into()),
-                    function => return function.made(machine, inner),
-                }
-            }
-            Self::Passive(what) => Err(Object::Other(what)),
-            _ => return Err(WRONG.into()),
-        })
-    }
-}
-
-const WRONG: &str = "is broken: its pickle calls a function of PyTorch with wrong arguments";
-
-/// The arguments of a call.
-struct Arguments<'a> {
-    machine: &'a Machine<'a>,
-    ids: &'a [Id],
-}
-
-impl<'a> Arguments<'a> {
-    fn id(&self, i: usize) -> Result<Id, String> {
-        Ok(*self.ids.get(i).ok_or(WRONG)?)
-    }
-
-    fn get(&self, i: usize) -> Result<&'a Object, String> {
-        Ok(self.machine.object(self.id(i)?))
-    }
-
-    fn int(&self, i: usize) -> Result<i64, String> {
-        match self.get(i)? {
-            Object::Int(value) => Ok(*value),
-            _ => Err(WRONG.into()),
-        }
-    }
-
-    fn ints(&self, i: usize) -> Result<Vec<i64>, String> {
-        let Object::Tuple(ids) = self.get(i)? else { return Err(WRONG.into()) };
-        if ids.len() > 64 {
-            return Err("is broken: a tensor has more than 64 dimensions".into());
-        }
-        (0..ids.len()).map(|i| Arguments { machine: self.machine, ids }.int(i)).collect()
-    }
-
-    fn tensor(&self, v3: bool) -> Result<Object, String> {
-        let storage = match self.get(0)? {
-            Object::Storage(storage) => (**storage).clone(),
-            Object::Other(_) => return Ok(Object::Other("a tensor of a dtype that is not supported")),
-            _ => return Err(WRONG.into()),
-        };
-        let dtype = match (v3, storage.dtype) {
-            (true, _) => match self.get(6)? {
-                Object::Global(Global::Dtype(dtype)) => *dtype,
-                _ => return Ok(Object::Other("a tensor of a dtype that is not supported")),
-            },
-            (false, Some(dtype)) => dtype,
-            (false, None) => Dtype::U8,
-        };
-        let (offset, size, stride) = (self.int(1)?, self.ints(2)?, self.ints(3)?);
-        Ok(Object::Tensor(Box::new(View { storage, dtype, offset, size, stride })))
-    }
-}
-
-impl Machine<'_> {
-    /// The storage of a persistent id: ("storage", class, key, location, number of elements).
-    pub(super) fn storage(&self, id: Id) -> Result<Object, String> {
-        let Object::Tuple(ids) = self.object(id) else { return Err(WRONG.into()) };
-        let arguments = Arguments { machine: self, ids };
-        let (sort, class, key) = (arguments.get(0)?, arguments.get(1)?, arguments.get(2)?);
-        let elements = u64::try_from(arguments.int(4)?).map_err(|_| WRONG)?;
-        match (sort, class, key) {
-            (Object::Text(sort), Object::Global(Global::Storage(dtype)), Object::Text(key))
-                if &**sort == "storage" =>
-            {
-                let bytes = elements.checked_mul(dtype.map_or(1, Dtype::bytes));
-                let bytes = bytes.ok_or("is broken: a storage claims more bytes than there are")?;
-                Ok(Object::Storage(Box::new(StorageId { dtype: *dtype, key: key.clone(), bytes })))
-            }
-            (_, Object::Global(Global::Passive(what)), _) => Ok(Object::Other(what)),
-            _ => Err(WRONG.into()),
-        }
     }
 }
 

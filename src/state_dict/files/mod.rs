@@ -1,22 +1,26 @@
 //! What a file of weights holds, read without libtorch: where each storage lies in it, and which tensor looks
 //! at which storage.
 //!
-//! A file is not believed: every length is held against the file's own before memory is taken for it. What the
-//! readers need beside the tensors is bounded: 16 MiB of header or pickle, of which no more than two million
-//! objects are made.
+//! A file is not believed: every length is held against the file's own before memory is taken for it. Memory and
+//! work are linear in the file's length, and what the readers need beside the tensors is bounded: 16 MiB of
+//! header or pickle, of which no more than two million objects are made.
 
 #[cfg(feature = "pytorch")]
 mod archive;
 #[cfg(feature = "pytorch")]
 mod globals;
 #[cfg(feature = "pytorch")]
+mod objects;
+#[cfg(feature = "pytorch")]
 mod pickle;
 mod safetensors;
 #[cfg(feature = "pytorch")]
 mod torch;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 /// The longest header or pickle that is read.
 pub(crate) const MAX_HEADER: u64 = 16 << 20;
@@ -49,8 +53,8 @@ pub(crate) struct Storage {
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) dtype: Dtype,
-    pub(crate) size: Vec<i64>,
-    pub(crate) stride: Vec<i64>,
+    pub(crate) size: Rc<[i64]>,
+    pub(crate) stride: Rc<[i64]>,
     pub(crate) offset: i64,
     /// Index of the storage.
     pub(crate) storage: usize,
@@ -117,6 +121,14 @@ pub(crate) fn parse(file: &mut (impl Read + Seek), key: Option<&str>) -> Result<
 const OLD_FORMAT: &str = "is a bare pickle, as torch.save wrote before PyTorch 1.6; save it anew in Python: \
                           torch.save(torch.load(path), path)";
 
+/// A text of a file as errors quote it: one of megabytes is shortened.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()).into(),
+        None => text.into(),
+    }
+}
+
 /// Strides of elements that lie one after another.
 pub(crate) fn contiguous(size: &[i64]) -> Vec<i64> {
     let step = |next: &mut i64, dim: &i64| Some(std::mem::replace(next, next.saturating_mul((*dim).max(1))));
@@ -142,7 +154,9 @@ impl Contents {
         }
         for entry in &self.tensors {
             let storage = self.storages[entry.storage].len;
-            entry.check(storage, file).map_err(|problem| format!("is broken: {} {problem}", entry.name))?;
+            entry
+                .check(storage, file)
+                .map_err(|problem| format!("is broken: {} {problem}", shown(&entry.name)))?;
         }
         Ok(())
     }
@@ -154,7 +168,7 @@ impl Entry {
         if size.len() != stride.len() || size.len() > 64 {
             return Err(format!("has {} dimensions and {} strides", size.len(), stride.len()));
         }
-        if *offset < 0 || size.iter().chain(stride).any(|&n| n < 0) {
+        if *offset < 0 || size.iter().chain(&stride[..]).any(|&n| n < 0) {
             return Err(format!("has a negative size {size:?}, stride {stride:?} or offset {offset}"));
         }
         // An expanded tensor may show its storage many times; a few real ones do, in small.
@@ -166,7 +180,8 @@ impl Entry {
                 "claims the shape {size:?} with strides {stride:?}, more than its file can hold"
             ));
         }
-        let last: i128 = size.iter().zip(stride).map(|(&dim, &n)| (dim - 1).max(0) as i128 * n as i128).sum();
+        let last: i128 =
+            size.iter().zip(&stride[..]).map(|(&dim, &n)| (dim - 1).max(0) as i128 * n as i128).sum();
         let needed = if size.contains(&0) { *offset as i128 } else { *offset as i128 + last + 1 };
         if needed * self.dtype.bytes() as i128 > storage as i128
             || !storage.is_multiple_of(self.dtype.bytes())

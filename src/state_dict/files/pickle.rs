@@ -1,36 +1,19 @@
 //! A machine for the pickles of torch.save, which builds tensors and plain containers and can do nothing else.
 //!
 //! A pickle is a program that may call any Python function. Here a name that is not in [`Global::named`] ends the
-//! reading, and a call makes one of the few objects of [`Object`]: no function is ever run. The machine knows
+//! reading, and a call makes one of the few sorts of [`Object`]: no function is ever run. The machine knows
 //! protocols 2 to 5, as torch.load's own with weights_only=True does.
 //!
 //! Why not a crate: those for pickles map them to values of their own and know no persistent ids, in which
 //! torch.save keeps the storages; candle's reads PyTorch's files, with a second tensor library behind it.
 //!
-//! Objects lie in one list and name each other by index, so that a pickle may tie knots, and nest as deep as it
-//! likes, without harm.
+//! What reading takes, in memory and in work, is linear in the pickle's length: an operation makes one object of
+//! a small size, or moves what others put on the stack, each once.
 
 use std::collections::HashMap;
 
-use super::globals::{Global, StorageId, View};
-
-/// Index of an object.
-pub(super) type Id = u32;
-
-/// What a pickle may hold.
-#[derive(Debug)]
-pub(super) enum Object {
-    None,
-    Int(i64),
-    Text(Box<str>),
-    Global(Global),
-    Tuple(Box<[Id]>),
-    Dict(Vec<(Id, Id)>),
-    Storage(Box<StorageId>),
-    Tensor(Box<View>),
-    /// Something that is not looked into, in words: a list, a number with a point.
-    Other(&'static str),
-}
+use super::globals::Global;
+use super::objects::{Id, Object, Objects};
 
 /// How many objects, places in containers and names for objects a pickle may make.
 const MAX_OBJECTS: usize = 1 << 21;
@@ -39,10 +22,11 @@ const MAX_OBJECTS: usize = 1 << 21;
 const NONE: Id = 0;
 const SMALL: Id = 1;
 
-/// All objects of a pickle.
-pub(super) struct Machine<'a> {
+struct Machine<'a> {
     bytes: &'a [u8],
-    objects: Vec<Object>,
+    objects: Objects<'a>,
+    /// Equal texts are one object, so that names and keys are told apart by their indices.
+    texts: HashMap<&'a str, Id>,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
@@ -50,26 +34,21 @@ pub(super) struct Machine<'a> {
 }
 
 /// Runs a pickle: all its objects, and the index of the one it stands for.
-pub(super) fn run(bytes: &[u8]) -> Result<(Machine<'_>, Id), String> {
-    let mut objects = vec![Object::None];
-    objects.extend((0..256).map(Object::Int));
-    let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
-    let mut machine = Machine { bytes, objects, stack, marks, memo, spent: 0 };
+pub(super) fn run(bytes: &[u8]) -> Result<(Objects<'_>, Id), String> {
+    let objects = Objects::new(std::iter::once(Object::None).chain((0..256).map(Object::Int)));
+    let (stack, marks, texts, memo) = (Vec::new(), Vec::new(), HashMap::new(), HashMap::new());
+    let mut machine = Machine { bytes, objects, texts, stack, marks, memo, spent: 0 };
     loop {
         let code = machine.u8()?;
         if code == b'.' {
             let root = machine.pop()?;
-            return Ok((machine, root));
+            return Ok((machine.objects, root));
         }
         machine.step(code)?;
     }
 }
 
-impl Machine<'_> {
-    pub(super) fn object(&self, id: Id) -> &Object {
-        &self.objects[id as usize]
-    }
-
+impl<'a> Machine<'a> {
     fn step(&mut self, code: u8) -> Result<(), String> {
         match code {
             // PROTO and FRAME
@@ -132,13 +111,13 @@ impl Machine<'_> {
             b']' => self.push_new(Object::Other("a list")),
             0x8f => self.push_new(Object::Other("a set")),
             b'a' => self.pop().map(drop),
-            b'e' | 0x90 => self.pop_mark().map(drop),
+            b'e' | 0x90 | b'1' => self.pop_mark().map(drop),
             b'l' | 0x91 => {
                 self.pop_mark()?;
                 self.push_new(Object::Other("a list or set"))
             }
             // Tuples
-            b')' => self.push_tuple(Vec::new()),
+            b')' => self.push_tuple(Box::default()),
             b't' => {
                 let items = self.pop_mark()?;
                 self.push_tuple(items)
@@ -146,7 +125,7 @@ impl Machine<'_> {
             0x85..=0x87 => {
                 let begin = self.stack.len().checked_sub((code - 0x84).into()).ok_or(UNDERFLOW)?;
                 self.expect_above_mark(begin)?;
-                let items = self.stack.split_off(begin);
+                let items = self.stack.drain(begin..).collect();
                 self.push_tuple(items)
             }
             // Dicts
@@ -170,7 +149,6 @@ impl Machine<'_> {
                 self.expect_stack()
             }
             b'0' => self.pop().map(drop),
-            b'1' => self.pop_mark().map(drop),
             b'2' => {
                 let top = self.top()?;
                 self.push(top)
@@ -196,53 +174,34 @@ impl Machine<'_> {
             // Names of Python, and what is made by them
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                let global = Global::named(&module, &name)?;
-                self.push_new(Object::Global(global))
+                self.push_new(Object::Global(Global::named(module, name)?))
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                match (self.object(module), self.object(name)) {
-                    (Object::Text(module), Object::Text(name)) => {
-                        let global = Global::named(module, name)?;
-                        self.push_new(Object::Global(global))
-                    }
-                    _ => Err("is broken: a name of its pickle is no text".into()),
-                }
+                let (module, name) = self.objects.text(module).zip(self.objects.text(name)).ok_or(NO_TEXT)?;
+                self.push_new(Object::Global(Global::named(module, name)?))
             }
             b'R' | 0x81 => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
-                let made = self.make(callable, arguments)?;
-                self.push(made)
+                match self.objects.call(callable, arguments)? {
+                    Ok(id) => self.push(id),
+                    Err(object) => self.push_new(object),
+                }
             }
             b'b' => {
                 // The state of a dict are its attributes, of a tensor too: nothing that is wanted.
                 self.pop()?;
-                match self.object(self.top()?) {
+                match self.objects.get(self.top()?) {
                     Object::Dict(_) | Object::Tensor(_) | Object::Other(_) => Ok(()),
                     _ => Err("is broken: its pickle gives a state to what has none".into()),
                 }
             }
             b'Q' => {
                 let id = self.pop()?;
-                let storage = self.storage(id)?;
+                let storage = self.objects.storage(id)?;
                 self.push_new(storage)
             }
             _ => Err(format!("holds a pickle with the operation 0x{code:02x}, which no state dict needs")),
-        }
-    }
-
-    /// What a call of `callable` stands for.
-    fn make(&mut self, callable: Id, arguments: Id) -> Result<Id, String> {
-        let Object::Global(global) = *self.object(callable) else {
-            return Err("is broken: its pickle calls what is no function".into());
-        };
-        let Object::Tuple(arguments) = self.object(arguments) else {
-            return Err("is broken: its pickle calls a function without arguments".into());
-        };
-        let arguments = arguments.clone();
-        match global.made(self, &arguments)? {
-            Ok(id) => Ok(id),
-            Err(object) => self.add(object),
         }
     }
 
@@ -252,7 +211,7 @@ impl Machine<'_> {
         }
         self.spend(items.len())?;
         let top = self.top()?;
-        match &mut self.objects[top as usize] {
+        match self.objects.get_mut(top) {
             Object::Dict(dict) => dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1]))),
             Object::Other(_) => {}
             _ => return Err("is broken: its pickle sets a key of what is no dict".into()),
@@ -273,10 +232,15 @@ impl Machine<'_> {
     }
 
     fn text(&mut self, len: usize) -> Result<(), String> {
-        let text = std::str::from_utf8(self.take(len)?)
-            .map_err(|_| "is broken: a text of its pickle is not UTF-8")?;
-        let text = text.into();
-        self.push_new(Object::Text(text))
+        let text = std::str::from_utf8(self.take(len)?).map_err(|_| NO_TEXT)?;
+        match self.texts.get(text) {
+            Some(&id) => self.push(id),
+            None => {
+                let id = self.add(Object::Text(text))?;
+                self.texts.insert(text, id);
+                self.push(id)
+            }
+        }
     }
 
     fn skip(&mut self, len: usize) -> Result<(), String> {
@@ -284,9 +248,9 @@ impl Machine<'_> {
         self.push_new(Object::Other("bytes"))
     }
 
-    fn push_tuple(&mut self, items: Vec<Id>) -> Result<(), String> {
+    fn push_tuple(&mut self, items: Box<[Id]>) -> Result<(), String> {
         self.spend(items.len())?;
-        self.push_new(Object::Tuple(items.into()))
+        self.push_new(Object::Tuple(items))
     }
 
     fn put(&mut self, name: u32) -> Result<(), String> {
@@ -300,15 +264,14 @@ impl Machine<'_> {
         self.push(id.ok_or("is broken: its pickle recalls what it never kept")?)
     }
 
-    fn push_new(&mut self, object: Object) -> Result<(), String> {
+    fn push_new(&mut self, object: Object<'a>) -> Result<(), String> {
         let id = self.add(object)?;
         self.push(id)
     }
 
-    fn add(&mut self, object: Object) -> Result<Id, String> {
+    fn add(&mut self, object: Object<'a>) -> Result<Id, String> {
         self.spend(1)?;
-        self.objects.push(object);
-        Ok((self.objects.len() - 1) as Id)
+        Ok(self.objects.add(object))
     }
 
     fn push(&mut self, id: Id) -> Result<(), String> {
@@ -340,9 +303,9 @@ impl Machine<'_> {
         Ok(self.stack.pop().ok_or(UNDERFLOW)?)
     }
 
-    fn pop_mark(&mut self) -> Result<Vec<Id>, String> {
+    fn pop_mark(&mut self) -> Result<Box<[Id]>, String> {
         let mark = self.marks.pop().ok_or(UNDERFLOW)?;
-        Ok(self.stack.split_off(mark))
+        Ok(self.stack.drain(mark..).collect())
     }
 
     /// What lies below a mark waits for its end.
@@ -353,7 +316,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn take(&mut self, len: usize) -> Result<&[u8], String> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
         let (taken, rest) =
             self.bytes.split_at_checked(len).ok_or("is broken or cut off: its pickle has no end")?;
         self.bytes = rest;
@@ -379,13 +342,14 @@ impl Machine<'_> {
         usize::try_from(len).map_err(|_| "is broken: a length in its pickle is too large".into())
     }
 
-    fn line(&mut self) -> Result<String, String> {
+    fn line(&mut self) -> Result<&'a str, String> {
         let end = self.bytes.iter().position(|&byte| byte == b'\n');
         let line = self.take(end.ok_or("is broken or cut off: its pickle has no end")? + 1)?;
-        Ok(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned())
+        Ok(std::str::from_utf8(&line[..line.len() - 1]).map_err(|_| NO_TEXT)?)
     }
 }
 
+const NO_TEXT: &str = "is broken: a text or name of its pickle is no text, or not UTF-8";
 const UNDERFLOW: &str = "is broken: its pickle uses more than it made";
 const TOO_MANY: &str =
     "holds a pickle of more than two million objects; keep the state dict in a file of its own";

@@ -5,14 +5,15 @@
 //!
 //! Source: <https://github.com/huggingface/safetensors>.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::{Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 use safetensors::tensor::{Dtype as Name, TensorInfo};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::{contiguous, Contents, Dtype, Entry, Storage, MAX_HEADER};
+use super::{contiguous, shown, Contents, Dtype, Entry, Storage, MAX_HEADER};
 
 pub(super) fn parse(file: &mut (impl Read + Seek), len: u64) -> Result<Contents, String> {
     let unreadable = |error| format!("cannot be read: {error}");
@@ -28,21 +29,24 @@ pub(super) fn parse(file: &mut (impl Read + Seek), len: u64) -> Result<Contents,
     }
     let mut text = vec![0; header as usize];
     file.read_exact(&mut text).map_err(unreadable)?;
-    let Header { metadata, mut tensors } = serde_json::from_slice(&text)
-        .map_err(|error| format!("is no safetensors file, or its header is broken: {error}"))?;
+    let Header { metadata, mut tensors } =
+        serde_json::from_slice(&text)
+            .map_err(|error| error.to_string())
+            .map_err(|error| format!("is no safetensors file, or its header is broken: {}", shown(&error)))?;
 
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     let mut contents = Contents { metadata, ..Default::default() };
-    let mut names = BTreeSet::new();
+    let mut names = HashSet::new();
     let mut end = 0;
     for (name, info) in &tensors {
         if !names.insert(name) {
-            return Err(format!("is broken: it holds {name} twice"));
+            return Err(format!("is broken: it holds {} twice", shown(name)));
         }
         let (from, to) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
         if from != end || to < from || to > len - data {
             return Err(format!(
-                "is broken or cut off: {name} lies at {from} to {to} of {} bytes, expected from {end} on",
+                "is broken or cut off: {} lies at {from} to {to} of {} bytes, expected from {end} on",
+                shown(name),
                 len - data
             ));
         }
@@ -50,12 +54,9 @@ pub(super) fn parse(file: &mut (impl Read + Seek), len: u64) -> Result<Contents,
         let elements = info.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim as u64));
         let bytes = elements.and_then(|n| n.checked_mul(info.dtype.size() as u64));
         if bytes != Some(to - from) {
-            let shape = &info.shape;
-            return Err(format!(
-                "is broken: {name} has {} bytes for the shape {shape:?} of {:?}",
-                to - from,
-                info.dtype
-            ));
+            let (name, bytes, shape) = (shown(name), to - from, format!("{:?}", info.shape));
+            let (shape, dtype) = (shown(&shape), info.dtype);
+            return Err(format!("is broken: {name} has {bytes} bytes for the shape {shape} of {dtype:?}"));
         }
         let Some(dtype) = dtype(info.dtype) else {
             contents
@@ -63,10 +64,10 @@ pub(super) fn parse(file: &mut (impl Read + Seek), len: u64) -> Result<Contents,
                 .push((name.clone(), format!("a tensor of {:?}, which tch does not know", info.dtype)));
             continue;
         };
-        let size: Vec<i64> = info.shape.iter().map(|&dim| dim as i64).collect();
+        let size: Rc<[i64]> = info.shape.iter().map(|&dim| dim as i64).collect();
+        let stride = contiguous(&size).into();
         let storage = contents.storages.len();
         contents.storages.push(Storage { begin: data + from, len: to - from, crc32: None });
-        let stride = contiguous(&size);
         contents.tensors.push(Entry { name: name.clone(), dtype, size, stride, offset: 0, storage });
     }
     if end != len - data {

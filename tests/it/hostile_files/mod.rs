@@ -4,28 +4,36 @@
 mod archives;
 mod damage;
 mod pickles;
+mod quotes;
+mod reuse;
 mod safetensors;
 
 use std::fs;
 use std::io::Write;
 
-use allocation_counter::measure;
+use allocation_counter::{measure, AllocationInfo};
 use rawzip::ZipArchiveWriter;
 use spiketrace::{LoadConfig, OnlineModule, Result, StateDict};
 use tch::Device;
 
 use crate::state_dict::{hex, model};
 
-/// What a reader may take beside the file's own size, for files as small as these: buffers and tables.
-const SMALL: u64 = 512 << 10;
+/// Panics where reading a file of that length took more memory than that allows: at one time 128 bytes for each of
+/// the file's, in all 256, and a little for buffers and tables.
+///
+/// Counted is the memory of Rust; that of tensors is bounded by the sum of the storages, which lie in the file.
+fn within_budget(taken: &AllocationInfo, len: usize) {
+    let (len, small) = (len as u64, 512 << 10);
+    assert!(
+        taken.bytes_max <= 128 * len + small,
+        "{} bytes at one time for a file of {len}",
+        taken.bytes_max
+    );
+    assert!(taken.bytes_total <= 256 * len + small, "{} bytes in all for a file of {len}", taken.bytes_total);
+}
 
 /// Reads `bytes` as a file and loads it into a model: whatever comes of it, the model is whole.
 fn read(bytes: &[u8]) -> Result<StateDict> {
-    read_within(bytes, SMALL)
-}
-
-/// [`read`] with another bound on memory.
-fn read_within(bytes: &[u8], allowed: u64) -> Result<StateDict> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights");
     fs::write(&path, bytes).unwrap();
@@ -34,10 +42,7 @@ fn read_within(bytes: &[u8], allowed: u64) -> Result<StateDict> {
     let before = bits();
 
     let mut state = None;
-    // Counts the memory of Rust; that of tensors is bounded by the sum of the storages, which lie in the file.
-    let taken = measure(|| state = Some(StateDict::read(&path))).bytes_max;
-    let bound = bytes.len() as u64 + allowed;
-    assert!(taken <= bound, "{taken} bytes taken for a file of {}", bytes.len());
+    within_budget(&measure(|| state = Some(StateDict::read(&path))), bytes.len());
     let state = state.unwrap();
     let tensors = state.iter().flat_map(StateDict::iter);
     // Views of one storage count once.

@@ -2,9 +2,9 @@
 
 use rstest::rstest;
 
-use super::{read, read_within, refused};
+use super::{read, refused};
 
-fn file(header: &str, data: usize) -> Vec<u8> {
+pub(super) fn file(header: &str, data: usize) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
 }
 
@@ -86,7 +86,7 @@ fn a_header_of_17_megabytes_is_not_read() {
 #[case::texts(format!(r#"{{"__metadata__":{{{}"z":"z"}}}}"#, (0..1 << 18).map(|i| format!(r#""{i}":"","#)).collect::<String>()))]
 #[case::names(format!("{{{}}}", (0..1 << 17).map(|i| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#)).collect::<Vec<_>>().join(",")))]
 fn a_flood_is_bounded(#[case] header: String) {
-    let _ = read_within(&file(&header, 1), 160 << 20);
+    let _ = read(&file(&header, 1));
 }
 
 /// A header's length may begin as another format does.
