@@ -119,8 +119,8 @@ impl StateDict {
     /// `num_batches_tracked`, which tch does not have, is passed over.
     ///
     /// # Errors
-    /// With [`strict`](LoadConfig::strict), when a name is missing or unexpected or a shape or kind differs. On any
-    /// error nothing is changed.
+    /// With [`strict`](LoadConfig::strict), when a name is missing or unexpected or a shape or kind differs; always
+    /// when a name stands twice. On any error nothing is changed.
     pub fn load_into(&self, parameters: &[Parameter], config: LoadConfig) -> Result<LoadReport> {
         let plan = self.plan(parameters, config)?;
         plan.apply()
@@ -133,6 +133,8 @@ impl StateDict {
 
     /// Everything that can fail.
     pub(crate) fn plan<'a>(&'a self, parameters: &'a [Parameter], config: LoadConfig) -> Result<Plan<'a>> {
+        Self::of(parameters).expect_names_once("the model")?;
+        self.expect_names_once("the state dict")?;
         let places = matched(parameters.iter().map(|p| p.name.as_str()), self.names());
         let mut report = LoadReport { others: self.others.clone(), ..Default::default() };
         let mut copies = Vec::new();

@@ -103,17 +103,20 @@ impl StateDict {
         let mut state = Self { others, metadata, ..Default::default() };
         for Entry { name, dtype, size, stride, offset, storage } in tensors {
             let tensor = storages[storage].f_view_dtype(kind(dtype))?;
-            state.insert(name, &tensor.f_as_strided(&size[..], &stride[..], offset)?);
+            state.push(name, tensor.f_as_strided(&size[..], &stride[..], offset)?);
         }
         Ok(state)
     }
 
     /// The state of a module: its [`state`](crate::OnlineModule::state), or its parameters alone; not copies.
+    ///
+    /// Two of one name are both kept, and then [`write`](StateDict::write) and
+    /// [`load_into`](StateDict::load_into) refuse.
     pub fn of<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> Self {
         parameters.into_iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect()
     }
 
-    /// The tensor of that name.
+    /// The tensor of that name; of two the first.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.places.get(name).map(|&place| &self.tensors[place].1)
     }
@@ -124,11 +127,25 @@ impl StateDict {
         match self.places.get(&name) {
             Some(&place) => Some(std::mem::replace(&mut self.tensors[place].1, tensor)),
             None => {
-                self.places.insert(name.clone(), self.tensors.len());
-                self.tensors.push((name, tensor));
+                self.push(name, tensor);
                 None
             }
         }
+    }
+
+    /// Adds a tensor beside one that has its name already, so that none is lost without a word.
+    pub(crate) fn push(&mut self, name: String, tensor: Tensor) {
+        self.places.entry(name.clone()).or_insert(self.tensors.len());
+        self.tensors.push((name, tensor));
+    }
+
+    /// Errors where a name of `what` stands more than once.
+    fn expect_names_once(&self, what: &str) -> Result<()> {
+        let again = self.names().enumerate().find(|(place, name)| self.places[*name] != *place);
+        let Some((_, name)) = again else { return Ok(()) };
+        let what = format!("the count of {} in {what}", shown(name));
+        let count = self.names().filter(|other| *other == name).count();
+        Err(Error::argument(&what, "1; give each tensor a name of its own", count))
     }
 
     /// Names and tensors, in the file's order.
@@ -168,10 +185,11 @@ impl StateDict {
     }
 }
 
+/// Two of one name are both kept, as [`StateDict::of`] does; [`StateDict::insert`] replaces.
 impl FromIterator<(String, Tensor)> for StateDict {
     fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
         let mut state = Self::default();
-        tensors.into_iter().for_each(|(name, tensor)| drop(state.insert(name, &tensor)));
+        tensors.into_iter().for_each(|(name, tensor)| state.push(name, tensor));
         state
     }
 }

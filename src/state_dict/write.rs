@@ -22,7 +22,8 @@ impl StateDict {
     /// views of one memory (tied weights) are written once; safetensors has no such thing.
     ///
     /// # Errors
-    /// When the file cannot be written, its name has another ending, or a tensor has a kind that the format lacks.
+    /// When the file cannot be written, its name has another ending, two tensors have one name, or one has a kind
+    /// that the format lacks.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
@@ -46,6 +47,7 @@ impl StateDict {
                 ))
             }
         };
+        self.expect_names_once("the state dict")?;
         for (name, tensor) in self.iter() {
             expect_defined(&format!("the state dict's {}", shown(name)), tensor)?;
         }
@@ -104,11 +106,7 @@ fn safetensors(state: &StateDict, file: &mut BufWriter<File>) -> Result<(), Prob
         let shape = tensor.size().iter().map(|&dim| dim as usize).collect();
         let info = TensorInfo { dtype: *dtype, shape, data_offsets: (begin, end) };
         let info = serde_json::to_value(info).map_err(std::io::Error::from)?;
-        if header.insert((*name).into(), info).is_some() {
-            return Err(
-                Error::argument("the state dict's names", "each once", format!("{name} twice")).into()
-            );
-        }
+        header.insert((*name).into(), info);
         begin = end;
     }
     let mut header = serde_json::to_vec(&header).map_err(std::io::Error::from)?;

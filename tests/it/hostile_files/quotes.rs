@@ -82,7 +82,9 @@ fn loading_and_writing_quote_a_long_name_in_short() {
         let undefined = [Parameter::new(long("0"), &Tensor::new())];
         texts.push(state(&float).load_into(&undefined, LoadConfig::default()).unwrap_err().to_string());
     }
-    for state in [state(&zeros(Kind::ComplexFloat, &[1])), state(&Tensor::new())] {
+    let twice =
+        || -> StateDict { ["a", "a"].map(|name| (long(name), float.shallow_clone())).into_iter().collect() };
+    for state in [state(&zeros(Kind::ComplexFloat, &[1])), state(&Tensor::new()), twice()] {
         texts.push(state.write(folder.path().join("weights.safetensors")).unwrap_err().to_string());
     }
     for text in texts {

@@ -116,3 +116,15 @@ fn a_long_report_is_cut() {
     let text = state.load_into(&[], LoadConfig::default()).unwrap_err().to_string();
     assert!(text.ends_with("layer.9\n  unexpected   and 20 more"), "{text}");
 }
+
+#[rstest]
+#[case::of_the_model(2, 1, "a.b in the model")]
+#[case::of_the_file(1, 2, "a.b in the state dict")]
+fn two_weights_of_one_name_are_not_loaded(#[case] model: usize, #[case] file: usize, #[case] words: &str) {
+    let weights =
+        |count, value| (0..count).map(|_| Parameter::new("a.b", &Tensor::from(value))).collect::<Vec<_>>();
+    let model = weights(model, 1.0);
+    let text = StateDict::of(&weights(file, 2.0)).load_into(&model, LENIENT).unwrap_err().to_string();
+    assert!(text.contains(&format!("the count of {words} is 2, expected 1")), "{text}");
+    assert!(model.iter().all(|p| p.tensor.double_value(&[]) == 1.0));
+}

@@ -1,7 +1,7 @@
 use std::fs;
 
 use rstest::rstest;
-use spiketrace::StateDict;
+use spiketrace::{Parameter, StateDict};
 use tch::{Device, Kind, Tensor};
 
 use super::{fixture, hex, manifest};
@@ -121,4 +121,25 @@ fn a_failed_write_leaves_the_former_file() {
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
     assert_eq!(manifest()["read"]["kinds.pt"]["tensors"].as_object().unwrap().len(), 14);
+}
+
+/// Two weights of one name: neither is lost without a word.
+#[rstest]
+#[case("pt")]
+#[case("safetensors")]
+fn two_weights_of_one_name_are_not_written(#[case] ending: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("weights.{ending}"));
+    let parameters = [1.0, 2.0].map(|value| Parameter::new("a.b.weight", &Tensor::from(value)));
+    let state = StateDict::of(&parameters);
+    assert_eq!(state.len(), 2);
+    let text = state.write(&path).unwrap_err().to_string();
+    assert!(text.contains("the count of a.b.weight in the state dict is 2, expected 1"), "{text}");
+    assert!(!path.exists());
+
+    // Who replaces on purpose does so by insert.
+    let mut state = StateDict::of(&parameters[..1]);
+    assert!(state.insert("a.b.weight", &parameters[1].tensor).is_some());
+    state.write(&path).unwrap();
+    assert_eq!(StateDict::read(&path).unwrap().get("a.b.weight").unwrap().double_value(&[]), 2.0);
 }
