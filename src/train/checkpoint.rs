@@ -153,7 +153,10 @@ impl Checkpoint {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut all = StateDict::default();
         for (prefix, state) in [(MODEL, &self.weights), (OPTIMIZER, &self.optimizer)] {
-            state.iter().for_each(|(name, tensor)| drop(all.insert(format!("{prefix}{name}"), tensor)));
+            // Two weights of one name are refused by write, not lost here.
+            state
+                .iter()
+                .for_each(|(name, tensor)| all.push(format!("{prefix}{name}"), tensor.shallow_clone()));
         }
         for (i, memory) in self.memories.iter().enumerate() {
             memory.iter().for_each(|memory| drop(all.insert(format!("{MEMORY}{i}"), memory)));
