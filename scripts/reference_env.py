@@ -38,10 +38,10 @@ def reference_python():
     return python
 
 
-def our_binary(bench, *options):
-    """The binary of one of our benches, built."""
+def our_binary(bench, *options, root=ROOT):
+    """The binary of one of our benches, built of the sources in `root`."""
     command = [ROOT / "scripts/with-libtorch", "cargo", "bench", "--no-run", "--bench", bench, *options]
-    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    build = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if build.returncode:
         sys.exit(build.stderr)
-    return ROOT / build.stderr.rsplit("(", 1)[1].split(")")[0]
+    return root / build.stderr.rsplit("(", 1)[1].split(")")[0]

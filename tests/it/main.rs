@@ -28,3 +28,4 @@ mod rules;
 mod script_module;
 mod state_dict;
 mod steps_per_pass;
+mod thread_state;

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
+use crate::thread_state::expect_as_new;
+
 /// One test at a time: all draw from libtorch's one generator, and its threads are few.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -41,6 +43,7 @@ where
         };
         let result = TestRunner::new_with_rng(config, rng).run(&strategy, |case| {
             let result = test(&case);
+            expect_as_new();
             if let Err(TestCaseError::Reject(_)) = result {
                 redrawn.set(redrawn.get() + 1);
             }

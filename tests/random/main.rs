@@ -14,3 +14,5 @@ mod part;
 mod parts;
 mod program;
 mod soak;
+#[path = "../it/thread_state.rs"]
+mod thread_state;

@@ -13,6 +13,7 @@ use spiketrace::Result;
 use tch::Tensor;
 
 use crate::common::FLOAT;
+use crate::thread_state::expect_as_new;
 
 /// What is done wrong, how, and what the message must contain.
 type Row<'a> = (&'a str, &'a dyn Fn() -> Result<()>, &'a [&'a str]);
@@ -33,6 +34,7 @@ fn check(rows: &[Row<'_>]) {
                 }
             }
         }
+        expect_as_new();
     }
     assert!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), rows.len(), failures.join("\n"));
 }

@@ -12,6 +12,8 @@ mod training;
 use fixture::{manifest, read, Case};
 use rstest::rstest;
 
+use crate::thread_state::expect_as_new;
+
 const GROUPS: [&str; 10] = [
     "replace_for_grad",
     "grad_with_trace",
@@ -62,6 +64,7 @@ pub fn all_agree(manifest: &str, group: &str, replay: fn(&mut Case), dtype: &str
         "worst relative difference: {group:20} {dtype}  values {:.1e}  gradients {:.1e}",
         worst[0], worst[1]
     );
+    expect_as_new();
 }
 
 #[test]
