@@ -1,6 +1,6 @@
 //! A value that is cut from its graph, gathers its gradient, and joins the graph again.
 //!
-//! What many passes need and what does not change between them is made once: with m = f(w), each pass computes with a
+//! A value that many passes need and that does not change between them is made once: with m = f(w), each pass computes with a
 //! leaf that has m's values, and its backward ends there. Joining then passes the sum of all gradients through f, once:
 //!
 //! ```text
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::fast::fast_paths;
 use crate::ffi::{backward_from, forget_grad, grad_enabled, is_sole_handle};
 
-/// A [`Cut`] that serves as long as somebody holds still what it is made of.
+/// A [`Cut`] that serves as long as somebody holds its sources still.
 ///
 /// Holds nest: each release passes on what was gathered so far, and the last one ends it. Nothing that was gathered, or
 /// that a graph may still send, is dropped: where a new value is wanted meanwhile, there is none.

@@ -1,4 +1,4 @@
-//! What libtorch knows of a tensor's memory and tch does not ask: how it lies, and who else can see it.
+//! Questions about a tensor's memory that tch does not ask libtorch: how it lies, and who else can see it.
 
 use tch::Tensor;
 

@@ -48,9 +48,9 @@ pub struct OtttSequential {
     modules: Vec<Box<dyn OnlineModule>>,
     /// One a module: its position, or a name of its own.
     names: Vec<String>,
-    /// What the first modules make of a constant input, once for as long as the weights stand still.
+    /// The first modules' answer to a constant input, made once for as long as the weights stand still.
     head: Held,
-    /// What it was made for.
+    /// The circumstances that it was made for.
     headed: Option<Headed>,
 }
 
@@ -237,14 +237,14 @@ impl OnlineModule for OtttSequential {
     /// first modules' weights, which are released after it.
     fn release_weights(&mut self) -> Result<()> {
         let headed = self.headed.as_ref().map_or(0, |headed| headed.modules);
-        let behind = self.len() - headed;
+        let after = self.len() - headed;
         let release = |module: &mut dyn OnlineModule| module.release_weights();
-        let rest = parts::each(self.parts().rev().take(behind), release);
+        let rest = parts::each(self.parts().rev().take(after), release);
         let head = self.head.release();
         if !self.head.has_value() {
             self.headed = None;
         }
-        let first = parts::each(self.parts().rev().skip(behind), release);
+        let first = parts::each(self.parts().rev().skip(after), release);
         rest.and(head).and(first)
     }
 

@@ -1,4 +1,4 @@
-//! What a thread must be left as, whatever was called on it, and whatever failed.
+//! The state that a thread must be left in, whatever was called on it, and whatever failed.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,7 +60,7 @@ mod tests {
 
     use super::expect_as_new;
 
-    /// What is looked for is found.
+    /// The guard itself can fail.
     #[test]
     fn each_change_is_seen() {
         expect_as_new();

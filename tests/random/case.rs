@@ -38,7 +38,7 @@ pub enum Moves {
 #[derive(Debug, Clone)]
 pub struct Case {
     pub parts: Vec<Part>,
-    /// Of one sample of the input.
+    /// The size of one input sample.
     pub size: Vec<i64>,
     pub batch: i64,
     pub time_steps: i64,
@@ -55,7 +55,7 @@ pub struct Case {
     pub kind: Numbers,
 }
 
-/// What is computed in.
+/// The numbers that a network computes with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Numbers {
     Double,

@@ -57,7 +57,7 @@ fn close(what: &str, got: &[&Tensor], expected: &[&Tensor], name: impl Fn(usize)
     Ok(())
 }
 
-/// What weights that differ by so much make of a network must stay within what is compared to.
+/// Results from weights that differ by this share must agree as fast and plain paths do; else rounding decides.
 const NUDGE: f64 = 1e-13;
 
 fn number(i: usize) -> String {

@@ -35,7 +35,7 @@ struct World<'a> {
     states: Vec<Vec<Option<Tensor>>>,
     checkpoints: Vec<Checkpoint>,
     file: PathBuf,
-    /// What each action gave: numbers, or an error's text.
+    /// The result of each action: numbers, or an error's text.
     seen: Vec<(String, Vec<Tensor>)>,
 }
 
@@ -237,7 +237,7 @@ impl<'a> World<'a> {
         self.network.net.memories().into_iter().map(|m| m.as_ref().map(Tensor::shallow_clone)).collect()
     }
 
-    /// What is left when all is done: gradients, weights, state.
+    /// Records gradients, weights and state at the end.
     fn finish(&mut self) {
         self.bomb.store(false, Ordering::Relaxed);
         for _ in 0..self.holds {

@@ -100,7 +100,7 @@ impl Network {
 struct Builder<'a> {
     vs: &'a VarStore,
     kind: Kind,
-    /// Of one sample, so far.
+    /// The size of one sample, so far.
     size: Vec<i64>,
     /// Whether a spike with its trace has come so far, in training.
     pair: bool,

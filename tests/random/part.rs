@@ -1,4 +1,4 @@
-//! What a random network is made of: a description that fits any input, so that parts may be taken out of it.
+//! The description of a random network. It fits any input, so that parts may be taken out of it.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

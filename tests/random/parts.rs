@@ -1,4 +1,4 @@
-//! What a user might write: a layer that is affine, one with a memory, a surrogate.
+//! Parts that a user might write: a layer that is affine, one with a memory, one that panics, a surrogate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;

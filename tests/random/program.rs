@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::part::{parts, Part};
 
-/// What may be done to a network.
+/// One thing done to a network.
 #[derive(Debug, Clone)]
 pub enum Action {
     Step {

@@ -84,7 +84,7 @@ fn learn(net: &mut OtttSequential, sgd: &mut Sgd, number: usize, fails: Option<u
     result.map(drop)
 }
 
-/// What this process holds: megabytes, open files, threads.
+/// This process's memory, open files and threads.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     megabytes: f64,

@@ -155,3 +155,19 @@ fn a_negated_view_is_not_taken_by_its_memory() {
         assert_eq!(odd, dense);
     }
 }
+
+/// Else a backward through a graph that keeps the weights of before would compute with those of after.
+#[test]
+fn a_graph_from_before_a_step_is_an_error() {
+    for size in [4, 1 << 18] {
+        for make in MAKERS {
+            let p = leaf(&Tensor::ones([size], FLOAT));
+            let mut optimizer = make(&[&p]).unwrap();
+            let before = (&p * &p).sum(Kind::Float);
+            set_grad(&p, &Tensor::ones_like(&p));
+            optimizer.step().unwrap();
+            let error = before.f_backward().unwrap_err().to_string();
+            assert!(error.contains("modified by an inplace operation"), "{error}");
+        }
+    }
+}
