@@ -199,7 +199,7 @@ impl Optimizer for Adam {
             let grad = parameter.f_grad()?;
             if grad.defined() {
                 let averages = [("exp_avg", &state.exp_avg), ("exp_avg_sq", &state.exp_avg_sq)];
-                laid_out.add(i, parameter, &grad, &averages, false)?;
+                laid_out.add(i, parameter, grad, &averages, false)?;
             }
         }
         laid_out.run(|group| {

@@ -22,7 +22,7 @@ pub(super) struct Group {
 /// All that can be refused is refused while this is made, before anything moves.
 pub(super) struct LaidOut<'a> {
     optimizer: &'a str,
-    groups: Vec<((Device, Kind), Group)>,
+    groups: Vec<((Device, Kind, bool), Group)>,
     copies: Vec<(Tensor, Tensor)>,
 }
 
@@ -39,61 +39,59 @@ impl<'a> LaidOut<'a> {
         &mut self,
         i: usize,
         parameter: &Tensor,
-        grad: &Tensor,
+        grad: Tensor,
         states: &[(&str, &Tensor)],
         first: bool,
     ) -> Result<()> {
         let name = format_args!("{}'s parameter {i}", self.optimizer);
-        let own = match layout(parameter) {
-            Layout::Dense if kernel_kind(parameter)? == parameter.f_kind()? => parameter.shallow_clone(),
-            _ => {
-                expect_places(&name.to_string(), parameter)?;
-                let own = Tensor::f_empty(parameter.size(), (kernel_kind(parameter)?, parameter.device()))?;
-                self.copies.push((parameter.shallow_clone(), own.shallow_clone()));
-                copied(own, parameter)?
-            }
-        };
-        let mut columns = Vec::with_capacity(states.len() + 2);
-        if is_alike(&own, grad) {
-            columns.push(grad.shallow_clone());
+        let (kind, device) = (parameter.f_kind()?, parameter.device());
+        let kernel_kind = kernel_kind(kind, device);
+        let mut tensors = Vec::with_capacity(states.len() + 2);
+        if kernel_kind == kind && layout(parameter) == Layout::Dense {
+            tensors.push(parameter.shallow_clone());
+        } else {
+            expect_places(&name.to_string(), parameter)?;
+            let copy = copied(Tensor::f_empty(parameter.size(), (kernel_kind, device))?, parameter)?;
+            self.copies.push((parameter.shallow_clone(), copy.shallow_clone()));
+            tensors.push(copy);
+        }
+        if is_alike(&tensors[0], &grad) {
+            tensors.push(grad);
         } else {
             let what = format!("the gradient of {name}");
-            expect_like(&what, grad, "its parameter", parameter)?;
-            if layout(grad) == Layout::Other {
+            expect_like(&what, &grad, "its parameter", parameter)?;
+            if layout(&grad) == Layout::Other {
                 let expected = "a dense one: an embedding's is dense where it is made with sparse false";
                 return Err(Error::argument(&what, expected, "sparse"));
             }
-            columns.push(laid_out_as(&own, grad)?);
+            tensors.push(laid_out_as(&tensors[0], &grad)?);
         }
         for (kind, state) in states {
-            if is_alike(&own, state) {
-                columns.push(state.shallow_clone());
+            if is_alike(&tensors[0], state) {
+                tensors.push(state.shallow_clone());
                 continue;
             }
             let what = format!("the {kind} of {name}");
             expect_like(&what, state, "its parameter", parameter)?;
             expect_places(&what, state)?;
-            let copy = laid_out_as(&own, state)?;
+            let copy = laid_out_as(&tensors[0], state)?;
             self.copies.push((state.shallow_clone(), copy.shallow_clone()));
-            columns.push(copy);
+            tensors.push(copy);
         }
-        columns.insert(0, own);
-        self.file(i, first, columns)
+        self.file(i, (device, kernel_kind, first), tensors);
+        Ok(())
     }
 
     /// Puts tensors to those that one kernel moves with them.
-    fn file(&mut self, i: usize, first: bool, tensors: Vec<Tensor>) -> Result<()> {
-        let key = (tensors[0].device(), tensors[0].f_kind()?);
-        let known = self.groups.iter().position(|(other, group)| *other == key && group.first == first);
-        let at = known.unwrap_or_else(|| {
+    fn file(&mut self, i: usize, key: (Device, Kind, bool), tensors: Vec<Tensor>) {
+        let at = self.groups.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
             let columns = tensors.iter().map(|_| Vec::new()).collect();
-            self.groups.push((key, Group { members: Vec::new(), first, columns }));
+            self.groups.push((key, Group { members: Vec::new(), first: key.2, columns }));
             self.groups.len() - 1
         });
         let group = &mut self.groups[at].1;
         group.members.push(i);
         group.columns.iter_mut().zip(tensors).for_each(|(column, tensor)| column.push(tensor));
-        Ok(())
     }
 
     /// Runs `kernel` on each group, and brings back what it did to copies.
@@ -104,11 +102,11 @@ impl<'a> LaidOut<'a> {
 }
 
 /// What a kernel computes in: on the CPU libtorch's SGD, up to 2.13 at least, loses most moves in half precision.
-fn kernel_kind(parameter: &Tensor) -> Result<Kind> {
-    Ok(match parameter.f_kind()? {
-        Kind::Half | Kind::BFloat16 if parameter.device() == Device::Cpu => Kind::Float,
+fn kernel_kind(kind: Kind, device: Device) -> Kind {
+    match kind {
+        Kind::Half | Kind::BFloat16 if device == Device::Cpu => Kind::Float,
         kind => kind,
-    })
+    }
 }
 
 fn copied(mut tensor: Tensor, values: &Tensor) -> Result<Tensor> {

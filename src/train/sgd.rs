@@ -175,7 +175,7 @@ impl Optimizer for Sgd {
             }
             let first = self.buffers[i].is_none();
             if momentum == 0.0 {
-                laid_out.add(i, parameter, &grad, &[], first)?;
+                laid_out.add(i, parameter, grad, &[], first)?;
                 continue;
             }
             if first {
@@ -183,7 +183,7 @@ impl Optimizer for Sgd {
             }
             let buffer = self.buffers[i].as_ref().or(made.last().map(|(_, buffer)| buffer));
             let states = buffer.map(|buffer| ("momentum", buffer));
-            laid_out.add(i, parameter, &grad, states.as_slice(), first)?;
+            laid_out.add(i, parameter, grad, states.as_slice(), first)?;
         }
         laid_out.run(|group| {
             let buffers = group.columns.get(2).map_or(&[][..], Vec::as_slice);
