@@ -30,11 +30,17 @@ step "clippy"
 cargo clippy --all-targets -- -D warnings
 cargo clippy --lib --no-default-features -- -D warnings
 
+step "other targets"
+scripts/check-arm
+
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 step "tests"
 cargo test
+
+step "tests where OpenMP gives fewer threads than it is asked for"
+scripts/check-environment OMP_THREAD_LIMIT=1
 
 step "examples"
 for example in examples/c*.rs examples/torchscript.rs examples/finetune.rs; do
