@@ -143,3 +143,17 @@ fn two_weights_of_one_name_are_not_written(#[case] ending: &str) {
     state.write(&path).unwrap();
     assert_eq!(StateDict::read(&path).unwrap().get("a.b.weight").unwrap().double_value(&[]), 2.0);
 }
+
+/// libtorch keeps the negative of a tensor as a flag where it can.
+#[rstest]
+#[case("safetensors")]
+#[case("pt")]
+fn a_negated_view_is_written_by_its_values(#[case] ending: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("w.{ending}"));
+    let w = Tensor::from_slice(&[1.0f32, -2.0]);
+    let mut state = StateDict::default();
+    state.insert("w", &w.internal_neg_view());
+    state.write(&path).unwrap();
+    assert_eq!(StateDict::read(&path).unwrap().get("w").unwrap(), &-w);
+}
