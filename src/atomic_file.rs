@@ -15,18 +15,23 @@ pub(crate) fn write_atomically<E: From<io::Error>>(
     path: &Path,
     body: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let path = end_of_links(path);
-    let former = match fs::metadata(&path) {
+    // Of the path as it was given: links like /dev/stdout may lead to what has no path of its own.
+    let former = match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         former => Some(former?),
     };
     if former.as_ref().is_some_and(|former| !former.is_file()) {
-        let mut writer = BufWriter::new(OpenOptions::new().write(true).open(&path)?);
+        let mut writer = BufWriter::new(OpenOptions::new().write(true).open(path)?);
         body(&mut writer)?;
         return Ok(writer.flush()?);
     }
+    let path = end_of_links(path);
     // Opened first: what can fail is better tried before the file is replaced. Windows does not open folders.
-    let folder = cfg!(unix).then(|| File::open(folder_of(&path))).transpose()?;
+    let folder = match File::open(folder_of(&path)) {
+        // One may write to a folder that one may not list.
+        Err(error) if cfg!(not(unix)) || error.kind() == ErrorKind::PermissionDenied => None,
+        folder => Some(folder?),
+    };
     let (partial, file) = Partial::create(&path, former.as_ref())?;
     let mut writer = BufWriter::with_capacity(1 << 18, file);
     body(&mut writer)?;
@@ -53,7 +58,7 @@ pub(crate) fn remove_leftovers(folder: &Path, start: &str) {
         // To open something else than a file could take for ever.
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_ours && is_file && name.ends_with(ENDING) {
-            let Ok(file) = OpenOptions::new().write(true).open(entry.path()) else { continue };
+            let Ok(file) = File::open(entry.path()) else { continue };
             // Held until the file is removed: who made it at this moment then sees that it is lost.
             if file.try_lock().is_ok() {
                 let _ = fs::remove_file(entry.path());
@@ -75,7 +80,9 @@ impl Partial {
         loop {
             // Nobody can guess it and lay a link there, and machines that share a folder do not meet.
             let id = RandomState::new().hash_one(());
-            let path = path.with_file_name(format!(".{}.{id:016x}{ENDING}", name.to_string_lossy()));
+            // Cut short: what is added must not make a long name too long.
+            let name: String = name.to_string_lossy().chars().take(50).collect();
+            let path = path.with_file_name(format!(".{name}.{id:016x}{ENDING}"));
             let file = match create_new(&path, former) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 file => file?,

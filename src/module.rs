@@ -184,8 +184,10 @@ pub trait OnlineModule: Debug + Send {
     /// Says that the weights stand still from now on: what is derived from them may be made once.
     ///
     /// The training loop says so for a sequence after which the weights move. Until
-    /// [`release_weights`](OnlineModule::release_weights) gradients may be kept back. Holds nest: a loop that holds and
-    /// releases may run inside another hold.
+    /// [`release_weights`](OnlineModule::release_weights) gradients may be kept back: a loss that asks for the gradient
+    /// of a weight does not get it. Holds nest: a loop that holds and releases may run inside another hold, so a module
+    /// of your own counts them. Backward belongs before the release; a gradient that comes after it passes on with the
+    /// next hold or release.
     fn hold_weights(&mut self) -> Result<()> {
         Ok(())
     }

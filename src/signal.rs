@@ -16,7 +16,8 @@ pub enum Signal {
     SpikeTrace {
         /// s_t, zeros and ones.
         spike: Tensor,
-        /// a_t.
+        /// a_t. The neuron reads the same memory in its next step: a layer that changes it in place changes what weights
+        /// learn from.
         trace: Tensor,
     },
     /// The same values at each of the steps of a pass, `[N, ...]` for all of them: an image that is shown for

@@ -17,8 +17,9 @@ use crate::ffi::{backward_from, forget_grad, grad_enabled, is_sole_handle};
 
 /// A [`Cut`] that serves as long as somebody holds its sources still.
 ///
-/// Holds nest: each release passes on what was gathered so far, and the last one ends it. Nothing that was gathered, or
-/// that a graph may still send, is dropped: where a new value is wanted meanwhile, there is none.
+/// Holds nest. Each release passes on what was gathered so far and ends the value, since its sources are about to move.
+/// Nothing that was gathered, or that a graph may still send, is dropped: a value that a graph still leads to waits for
+/// the next hold or release, and where a new one is wanted meanwhile, there is none.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     holds: usize,
@@ -26,21 +27,33 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn hold(&mut self) {
+    /// Begins one hold. A gradient that came after the last release passes on.
+    pub(crate) fn hold(&mut self) -> Result<()> {
         self.holds += 1;
+        match &self.cut {
+            Some(cut) if cut.ended => self.pass_on(),
+            _ => Ok(()),
+        }
     }
 
-    /// Ends one hold. The gradient passes on to what the value was made of.
+    /// Ends one hold. The gradient passes on to the value's sources.
     pub(crate) fn release(&mut self) -> Result<()> {
         self.holds = self.holds.saturating_sub(1);
-        let joined = self.cut.as_ref().map_or(Ok(()), |cut| cut.join(self.holds > 0));
-        if self.holds == 0 {
+        self.pass_on()
+    }
+
+    /// Passes on what was gathered, and ends the value.
+    fn pass_on(&mut self) -> Result<()> {
+        let Some(cut) = &mut self.cut else { return Ok(()) };
+        cut.ended = true;
+        let joined = cut.join();
+        if !cut.is_awaited() {
             self.cut = None;
         }
         joined
     }
 
-    /// Whether there is a value, until the last release.
+    /// Whether there is a value, also one that only waits.
     pub(crate) fn has_value(&self) -> bool {
         self.cut.is_some()
     }
@@ -77,7 +90,11 @@ pub(crate) struct Cut {
     leaf: Tensor,
     /// Whether a graph was recorded.
     recorded: bool,
+    /// Whether it serves no more, since a hold of its sources has ended.
+    ended: bool,
     sources: Vec<Source>,
+    /// The leaf's version: whoever computes with it must not change it.
+    version: i64,
 }
 
 /// A tensor that the value was made of, as it was then.
@@ -86,16 +103,19 @@ struct Source {
     tensor: Tensor,
     version: i64,
     place: usize,
+    learns: bool,
 }
 
 impl Source {
     fn new(tensor: Tensor) -> Result<Self> {
-        Ok(Self { version: tensor.f_internal_version()?, place: tensor.data_ptr() as usize, tensor })
+        let (version, place) = (tensor.f_internal_version()?, tensor.data_ptr() as usize);
+        Ok(Self { version, place, learns: tensor.requires_grad(), tensor })
     }
 
     /// libtorch counts the changes in place; a tensor that moves to another device or kind gets other memory.
     fn is_unchanged(&self) -> bool {
         self.tensor.data_ptr() as usize == self.place
+            && self.tensor.requires_grad() == self.learns
             && self.tensor.f_internal_version().is_ok_and(|version| version == self.version)
     }
 }
@@ -105,22 +125,26 @@ impl Cut {
     pub(crate) fn new(made: Tensor, sources: impl IntoIterator<Item = Tensor>) -> Result<Self> {
         let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
         let sources = sources.into_iter().map(Source::new).collect::<Result<_>>()?;
-        Ok(Self { made, leaf, recorded: grad_enabled(), sources })
+        let version = leaf.f_internal_version()?;
+        Ok(Self { made, leaf, recorded: grad_enabled(), ended: false, sources, version })
     }
 
-    /// Passes what was gathered on to the graph behind the value, which is kept if `again` more may come.
-    fn join(&self, again: bool) -> Result<()> {
+    /// Passes what was gathered on to the value's own graph, which is kept where more may come.
+    fn join(&self) -> Result<()> {
         let grad = self.leaf.f_grad()?;
         if grad.defined() {
             forget_grad(&self.leaf)?;
-            backward_from(&self.made, &grad, again)?;
+            backward_from(&self.made, &grad, !is_sole_handle(&self.leaf))?;
         }
         Ok(())
     }
 
     /// Whether the value is what would be made now.
     fn stands(&self) -> bool {
-        (self.recorded || !grad_enabled()) && self.sources.iter().all(Source::is_unchanged)
+        !self.ended
+            && (self.recorded || !grad_enabled())
+            && self.leaf.f_internal_version().is_ok_and(|version| version == self.version)
+            && self.sources.iter().all(Source::is_unchanged)
     }
 
     /// Whether a gradient has come, or a graph that may still send one holds the leaf.
@@ -167,15 +191,50 @@ mod tests {
         let (w, mut held) = (number(3.0).set_requires_grad(true), held());
         let y = square(&mut held, &w).unwrap();
         y.backward();
-        held.hold();
+        held.hold().unwrap();
         let late = square(&mut held, &w).unwrap() * 10.0;
         held.release().unwrap();
         assert_eq!(grad(&w), 6.0);
+        assert!(square(&mut held, &w).is_none(), "the value has ended, and a graph still leads to it");
         late.backward();
         held.release().unwrap();
         assert_eq!(grad(&w), 66.0);
         held.release().unwrap();
         assert_eq!(grad(&w), 66.0, "one release too many does nothing");
+    }
+
+    #[test]
+    fn a_gradient_that_comes_after_the_last_release_waits_for_the_next_hold() {
+        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
+        let y = square(&mut held, &w).unwrap() * 10.0;
+        held.release().unwrap();
+        y.backward();
+        drop(y);
+        held.hold().unwrap();
+        assert_eq!(grad(&w), 60.0);
+        assert!(square(&mut held, &w).is_some());
+    }
+
+    /// Not every change of a source counts its version up: tch's own SGD writes past it.
+    #[test]
+    fn a_release_ends_the_value_also_where_no_version_tells() {
+        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
+        held.hold().unwrap();
+        assert_eq!(square(&mut held, &w).unwrap().double_value(&[0]), 9.0);
+        held.release().unwrap();
+        let _ = w.data().fill_(4.0);
+        assert_eq!(square(&mut held, &w).unwrap().double_value(&[0]), 16.0);
+    }
+
+    #[test]
+    fn a_source_that_is_thawed_or_a_leaf_that_is_written_to_makes_a_new_value() {
+        let (w, mut held) = (number(3.0), held());
+        let frozen = square(&mut held, &w).unwrap();
+        let _ = frozen.shallow_clone().fill_(7.0);
+        drop(frozen);
+        assert_eq!(square(&mut held, &w).unwrap().double_value(&[0]), 9.0);
+        let w = w.set_requires_grad(true);
+        assert!(square(&mut held, &w).unwrap().requires_grad());
     }
 
     #[test]
@@ -200,7 +259,7 @@ mod tests {
         y.backward();
         drop(y);
         assert!(product(&mut held).is_none(), "a gradient has come");
-        held.hold();
+        held.hold().unwrap();
         held.release().unwrap();
         assert_eq!(grad(&w), 2.0);
         assert_eq!(product(&mut held).unwrap().double_value(&[0]), 10.0);

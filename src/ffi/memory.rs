@@ -49,7 +49,7 @@ pub(crate) fn is_sole_handle(tensor: &Tensor) -> bool {
     unsafe { raw::spiketrace_handles(tensor.as_ptr()) == 1 }
 }
 
-/// Whether nobody else can see the memory of `tensor` either, by a view or a detached tensor.
+/// Whether nobody else can see the memory of `tensor` either, by a view or a detached tensor, and it is libtorch's own.
 pub(crate) fn is_unshared(tensor: &Tensor) -> bool {
     // SAFETY: as above.
     is_sole_handle(tensor) && unsafe { raw::spiketrace_memory_handles(tensor.as_ptr()) == 1 }

@@ -25,7 +25,7 @@ constexpr int kMostNodes = 4;
 
 // Whether both see the same elements in the same order: what is true of one by position is true of the other.
 bool sees_the_same(const at::Tensor& a, const at::Tensor& b) {
-  if (a.data_ptr() != b.data_ptr() || a.scalar_type() != b.scalar_type()) return false;
+  if (a.data_ptr() != b.data_ptr() || a.scalar_type() != b.scalar_type() || a.is_neg() != b.is_neg()) return false;
   if (a.sizes() == b.sizes() && a.strides() == b.strides()) return true;
   // A reshape of rows that lie one after another.
   return a.numel() == b.numel() && a.is_contiguous() && b.is_contiguous();
@@ -46,6 +46,8 @@ char* spiketrace_learn_from(const at::Tensor* y, const at::Tensor* x, const at::
     *done = false;
     auto node = y->grad_fn();
     for (int i = 0; node && i < kMostNodes; ++i) {
+      // What made the input is another layer's.
+      if (node == x->grad_fn()) return;
       if (ag::SavedVariable* saved = saved_input(node.get())) {
         const at::Tensor input = saved->unpack();
         // A weight that asks for no gradient needs no input.

@@ -161,7 +161,8 @@ char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad, bool keep
 size_t spiketrace_handles(const at::Tensor* tensor) noexcept { return tensor->use_count(); }
 
 size_t spiketrace_memory_handles(const at::Tensor* tensor) noexcept {
-  return tensor->has_storage() ? tensor->storage().use_count() : 0;
+  // Memory that is not libtorch's cannot be resized, and its owner is not counted.
+  return tensor->has_storage() && tensor->storage().resizable() ? tensor->storage().use_count() : 0;
 }
 
 void spiketrace_written(const at::Tensor* tensor) noexcept { tensor->unsafeGetTensorImpl()->bump_version(); }

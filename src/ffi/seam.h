@@ -46,7 +46,8 @@ char* spiketrace_needs_input_grad(const SpiketraceContext* ctx, size_t input, bo
 // Backward from y, whose gradient is `grad`.
 char* spiketrace_backward(const at::Tensor* y, const at::Tensor* grad, bool keep_graph);
 
-// How many handles and graphs hold the tensor, and how many tensors its memory; 0 for none.
+// How many handles and graphs hold the tensor, and how many tensors its memory; 0 for none, or where it is not
+// libtorch's own.
 size_t spiketrace_handles(const at::Tensor* tensor) noexcept;
 size_t spiketrace_memory_handles(const at::Tensor* tensor) noexcept;
 // Tells libtorch's checks of saved tensors that the tensor's memory was written.

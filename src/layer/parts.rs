@@ -24,7 +24,9 @@ pub(super) fn each<'a>(
 ) -> Result<()> {
     let mut first = Ok(());
     for (part, module) in parts {
-        first = first.and(what(module).map_err(|source| in_layer(part, module, source)));
+        // A panic of one must not keep the others from their turn.
+        let done = guarded(part, || what(module));
+        first = first.and(done.map_err(|source| in_layer(part, module, source)));
     }
     first
 }

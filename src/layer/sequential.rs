@@ -136,14 +136,15 @@ impl OtttSequential {
         mut inspect: Option<Inspect<'_>>,
     ) -> Result<Signal> {
         expect_time_steps(|| "OtttSequential", time_steps)?;
+        let held = self.head.is_held();
         let (begin, mut signal) = match x {
-            Signal::Constant(x) if self.head.is_held() && inspect.is_none() => self.head(x, train)?,
+            Signal::Constant(x) if held && inspect.is_none() => self.head(x, train)?,
             _ => (0, x.shallow_clone()),
         };
         let mut rest = self.modules.iter_mut().enumerate().skip(begin).peekable();
         while let Some((i, module)) = rest.next() {
             if module.constant() == Constant::Refuses {
-                signal = signal.spread(time_steps)?;
+                signal = spread(signal, time_steps, held)?;
             }
             // A neuron multiplies its spikes by itself, unless somebody wants to see them before, or they would no
             // longer tell who fired.
@@ -167,7 +168,7 @@ impl OtttSequential {
                 inspect(i, &**module, &signal);
             }
         }
-        arranged(&signal.spread(time_steps)?, Layout::Contiguous)
+        arranged(&spread(signal, time_steps, held)?, Layout::Contiguous)
     }
 
     /// How many modules keep a constant `x` constant, and what they make of it.
@@ -212,6 +213,15 @@ impl OtttSequential {
 /// Is shown the signal behind each module.
 type Inspect<'a> = &'a mut dyn FnMut(usize, &dyn OnlineModule, &Signal);
 
+/// A constant as `[time_steps * N, ...]`. A held one goes out as a copy: whoever gets it may change it in place, and it is
+/// to serve again.
+fn spread(signal: Signal, time_steps: i64, held: bool) -> Result<Signal> {
+    match signal {
+        Signal::Constant(x) if held && time_steps == 1 => Ok(Signal::Dense(copied(&x)?)),
+        signal => signal.spread(time_steps),
+    }
+}
+
 /// The same numbers in memory of their own; recorded.
 fn copied(x: &Tensor) -> Result<Tensor> {
     let mut copy = x.f_detach()?.f_empty_like()?;
@@ -229,8 +239,8 @@ impl OnlineModule for OtttSequential {
     }
 
     fn hold_weights(&mut self) -> Result<()> {
-        self.head.hold();
-        parts::each(self.parts(), |module| module.hold_weights())
+        let late = self.head.hold();
+        late.and(parts::each(self.parts(), |module| module.hold_weights()))
     }
 
     /// From the last module to the first, since what one passes on is for those before it. The head goes through the

@@ -153,8 +153,7 @@ impl Layer for WsLinear {
     }
 
     fn hold_weights(&mut self) -> Result<()> {
-        self.0.held.hold();
-        Ok(())
+        self.0.held.hold()
     }
 
     fn release_weights(&mut self) -> Result<()> {
@@ -280,8 +279,7 @@ impl Layer for WsConv2d {
     }
 
     fn hold_weights(&mut self) -> Result<()> {
-        self.weight.held.hold();
-        Ok(())
+        self.weight.held.hold()
     }
 
     fn release_weights(&mut self) -> Result<()> {

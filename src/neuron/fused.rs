@@ -24,6 +24,7 @@ pub(super) fn is_able(lif: &Lif, x: &Tensor) -> bool {
     fast_paths().fused_neuron
         && !is_through_time()
         && x.device() == Device::Cpu
+        && !x.is_neg()
         && lif.surrogate.pointwise().is_some()
         && matches!(x.f_kind(), Ok(Kind::Float | Kind::Double))
 }
@@ -149,7 +150,7 @@ fn repeated_like(x: &Tensor, repeats: i64) -> Result<Tensor> {
 
 /// `tensor` itself if it lies in memory as `like` does, else a copy that does.
 fn laid_out_like(like: &Tensor, tensor: &Tensor) -> Result<Tensor> {
-    if tensor.stride() == like.stride() {
+    if tensor.stride() == like.stride() && !tensor.is_neg() {
         return Ok(tensor.f_detach()?);
     }
     copy_like(like, tensor)

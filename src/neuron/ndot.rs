@@ -120,8 +120,10 @@ impl OnlineModule for NdotLifNode {
         let traces = train && !is_through_time();
         // While there is a second handle, the step leaves the memory as it is.
         let before = self.lif.v.as_ref().filter(|_| traces).map(Tensor::shallow_clone);
-        if let Some(trace) = &self.trace {
-            expect_fresh("NdotLifNode", "trace", trace, self.lif.v.as_ref().unwrap_or(x.value()))?;
+        for (what, memory) in [("trace", &self.trace), ("ratio of potentials", &self.fading)] {
+            if let Some(memory) = memory {
+                expect_fresh("NdotLifNode", what, memory, self.lif.v.as_ref().unwrap_or(x.value()))?;
+            }
         }
         let Spikes { spike, .. } = self.lif.steps(x, 1, None, Options { train, scale: 1.0 })?;
         if !traces {

@@ -8,6 +8,7 @@ use super::files::shown;
 use super::names::matched;
 use super::StateDict;
 use crate::error::{expect_defined, guarded, Error, Result};
+use crate::ffi::{layout, Layout};
 use crate::module::Parameter;
 
 /// How [`StateDict::load_into`] loads.
@@ -145,6 +146,12 @@ impl StateDict {
                 report.missing.push(name.clone());
                 continue;
             };
+            if !matches!(layout(tensor), Layout::Dense | Layout::Apart) {
+                let expected =
+                    "a tensor whose elements each have a place in memory: a copy() of an expanded one";
+                let what = format!("the model's {}", shown(name));
+                return Err(Error::argument(&what, expected, "one whose elements share memory"));
+            }
             used[place] = true;
             let (own, source) = &self.tensors[place];
             expect_defined(&format!("the state dict's {}", shown(own)), source)?;

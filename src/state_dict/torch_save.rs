@@ -27,7 +27,9 @@ pub(super) fn torch_save(state: &StateDict, file: &mut BufWriter<File>) -> Resul
     for (name, tensor) in state.iter() {
         let class = storage_class(name, tensor)?;
         // Equal views of one memory stay one storage.
-        let view = (tensor.data_ptr() as usize, tensor.size(), tensor.stride(), class);
+        // A conjugate and a negative are views with a flag.
+        let flags = (tensor.is_conj(), tensor.is_neg(), format!("{:?}", tensor.device()));
+        let view = (tensor.data_ptr() as usize, tensor.size(), tensor.stride(), class, flags);
         let place = *places.entry(view).or_insert_with(|| {
             storages.push(tensor.shallow_clone());
             storages.len() - 1
