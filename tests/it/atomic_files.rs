@@ -117,3 +117,26 @@ fn trainings_that_save_into_one_folder_do_not_remove_what_the_other_is_writing()
     };
     assert!(!std::fs::read_dir(&folder).unwrap().any(leftover));
 }
+
+/// A link like /dev/stdout leads to what has no path.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_is_written_to_by_its_name() {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    let (mut from, to) = std::io::pipe().unwrap();
+    let monitor = spiketrace::Monitor::new(Default::default()).unwrap();
+    monitor.write_csv(format!("/proc/self/fd/{}", to.as_raw_fd())).unwrap();
+    drop(to);
+    let mut text = String::new();
+    from.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "call,name,quantity,value\n");
+}
+
+#[test]
+fn a_name_may_be_as_long_as_the_filesystem_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("{}.csv", "n".repeat(251)));
+    spiketrace::Monitor::new(Default::default()).unwrap().write_csv(&path).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "call,name,quantity,value\n");
+}

@@ -2,13 +2,14 @@
 
 use rstest::rstest;
 use spiketrace::train::{
-    bptt_training, evaluate, ottt_online_training, repeat_over_time, sltt_k_training, Sgd, SgdConfig, Update,
+    bptt_training, evaluate, ottt_online_training, repeat_over_time, sltt_k_training, Optimizer, Sgd,
+    SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, ws_linear, FastPaths, Feedback, OnlineModule, OtttSequential, Scale, Signal,
-    SlttLifConfig, SlttLifNode,
+    with_fast_paths, ws_linear, FastPaths, Feedback, Layer, OnlineModule, OtttSequential, Result, Scale,
+    Signal, SlttLifConfig, SlttLifNode,
 };
-use tch::nn::{self, VarStore};
+use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{fill, mse, numbers};
@@ -173,16 +174,24 @@ fn an_input_changed_in_place_is_another_input() {
     });
 }
 
+/// tch's SGD moves weights without libtorch's count of versions.
 #[rstest]
-fn training_inside_a_hold_learns(#[values(Update::EveryStep, Update::EndOfSequence)] update: Update) {
+fn training_inside_a_hold_learns(
+    #[values(Update::EveryStep, Update::EndOfSequence)] update: Update,
+    #[values(false, true)] tchs: bool,
+) {
     let run = |paths| {
         let (vs, mut net) = network();
-        let (mut sgd, (x, target)) = (sgd(&vs, 0.05), sequence(1));
+        let (x, target) = sequence(1);
+        let mut sgd: Box<dyn Optimizer> = match tchs {
+            true => Box::new(nn::Sgd::default().build(&vs, 0.05).unwrap()),
+            false => Box::new(sgd(&vs, 0.05)),
+        };
         with_fast_paths(paths, || {
             net.hold_weights().unwrap();
             let mut losses = Vec::new();
             for _ in 0..3 {
-                let out = ottt_online_training(&mut net, &mut sgd, &x, &target, mse, update).unwrap();
+                let out = ottt_online_training(&mut net, &mut *sgd, &x, &target, mse, update).unwrap();
                 losses.push(out.loss);
             }
             net.release_weights().unwrap();
@@ -203,5 +212,75 @@ fn a_release_without_a_hold_and_one_too_many_do_nothing() {
         learn(net, &constant(1), 3);
         net.release_weights().unwrap();
         net.release_weights().unwrap();
+    });
+}
+
+/// A value that was made of frozen weights has no graph to learn by.
+#[test]
+fn weights_that_are_thawed_inside_a_hold_learn() {
+    assert_as_without_fast_paths(|vs, net| {
+        let freezes = |frozen: bool| {
+            vs.trainable_variables().iter().for_each(|w| drop(w.set_requires_grad(!frozen)));
+        };
+        freezes(true);
+        net.hold_weights().unwrap();
+        drop(net.step(&constant(1), true).unwrap());
+        freezes(false);
+        learn(net, &constant(1), 3);
+        net.release_weights().unwrap();
+    });
+}
+
+/// A layer that changes its input in place, as `x.relu_()` would.
+#[derive(Debug)]
+struct InPlace;
+
+impl Layer for InPlace {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        let mut y = x.shallow_clone();
+        let _ = y.f_add_scalar_(0.25)?;
+        Ok(y)
+    }
+}
+
+/// The held answer of the first modules is not theirs to change, in the container or in one inside it.
+#[rstest]
+fn a_layer_that_works_in_place_after_a_held_head_changes_nothing(
+    #[values(false, true)] frozen: bool,
+    #[values(false, true)] inside: bool,
+) {
+    let run = |paths| {
+        let mut vs = VarStore::new(Device::Cpu);
+        let p = vs.root();
+        let first = nn::linear(&p / "first", 4, 6, Default::default());
+        let lively = SlttLifConfig { v_threshold: 0.2, ..Default::default() };
+        let rest = OtttSequential::new().add(InPlace).add(SlttLifNode::new(lively).unwrap());
+        let net = OtttSequential::new().add(first);
+        let net = if inside { net.add(rest) } else { net.add(InPlace).add(rest) };
+        let mut net = net.add(nn::linear(&p / "readout", 6, 2, Default::default()));
+        vs.double();
+        fill(&net, 1.0);
+        for (name, w) in vs.variables() {
+            let _ = w.set_requires_grad(!(frozen && name.starts_with("first")));
+        }
+        let (mut sgd, (x, target)) = (sgd(&vs, 0.0), sequence(1));
+        let train = || ottt_online_training(&mut net, &mut sgd, &x, &target, mse, Update::EndOfSequence);
+        with_fast_paths(paths, train).unwrap().outputs
+    };
+    let (fast, plain) = (run(FastPaths::default()), run(FastPaths::NONE));
+    assert!(fast.allclose(&plain, 1e-10, 1e-12, false), "{fast} instead of {plain}");
+}
+
+#[test]
+fn an_answer_that_its_owner_changes_is_made_again() {
+    assert_as_without_fast_paths(|_, net| {
+        let mut first = OtttSequential::new().add(Scale(2.0));
+        first.hold_weights().unwrap();
+        let x = constant(1);
+        for _ in 0..3 {
+            let y = first.step(&x, false).unwrap().into_value();
+            learn(net, &Signal::Constant(y.shallow_clone()), 1);
+            let _ = y.shallow_clone().fill_(7.0);
+        }
     });
 }

@@ -139,3 +139,37 @@ fn no_steps_are_refused_and_leave_no_state(#[values(0, -1)] count: i64, #[values
         assert!(error.contains("Scale(2)'s count of time steps is"), "{error}");
     }
 }
+
+/// A tensor over memory of the caller's, which libtorch does not count the owners of.
+#[test]
+#[allow(unsafe_code)]
+fn memory_that_is_not_libtorchs_is_not_written_to() {
+    let mine = [0.5f32, 0.25];
+    let mut node = ottt();
+    // SAFETY: two numbers that outlive the tensor, which nobody writes to: that is what the test is about.
+    let v =
+        unsafe { Tensor::from_blob(mine.as_ptr().cast(), &[2], &[1], tch::Kind::Float, tch::Device::Cpu) };
+    node.set_v(&v);
+    drop(v);
+    node.step(&Tensor::from_slice(&[2.0f32, 3.0]).into(), true).unwrap();
+    assert_eq!(std::hint::black_box(&mine), &[0.5, 0.25]);
+}
+
+/// libtorch keeps the negative of a tensor as a flag where it can.
+#[test]
+fn a_negated_view_is_taken_by_its_values() {
+    let x = Tensor::from_slice(&[-2.0f32, 3.0, -4.0]).internal_neg_view();
+    let run = |paths| with_fast_paths(paths, || ottt().step(&(&x).into(), true).unwrap().into_value());
+    assert_eq!(run(FastPaths::NONE), run(FastPaths::default()));
+}
+
+#[test]
+fn ndot_leaves_its_state_where_a_memory_does_not_fit() {
+    let mut node = NdotLifNode::new(Default::default()).unwrap();
+    (0..2).for_each(|t| drop(step(&mut node, t)));
+    let v = node.v().unwrap().copy();
+    *node.memories()[2] = Some(Tensor::from_slice(&[1.0f32, 2.0, 3.0]));
+    let error = node.step(&input(2).into(), true).unwrap_err().to_string();
+    assert!(error.contains("NdotLifNode's ratio of potentials was left by an input"), "{error}");
+    assert_eq!(node.v().unwrap(), &v);
+}

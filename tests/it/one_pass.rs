@@ -302,3 +302,37 @@ fn a_layer_on_a_turned_view_of_its_input_takes_two_passes() {
     });
     assert!(relative_difference(&one, &two) <= 1e-12, "{one} instead of {two}");
 }
+
+/// An affine layer of an operation that one pass does not know.
+#[derive(Debug)]
+struct Groups(Tensor);
+
+impl Layer for Groups {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        Ok(x.f_bmm(&self.0)?)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        vec![Parameter::new("weight", &self.0)]
+    }
+
+    fn is_affine(&self) -> bool {
+        true
+    }
+}
+
+/// The layer below has a known one, and is not to be taken for it: frozen, it would seem to need no input.
+#[rstest]
+fn a_layer_of_another_operation_learns_from_the_trace(#[values(false, true)] frozen: bool) {
+    let [two, one] = both_ways(|| {
+        let below = numbers(&[6, 5], 1).set_requires_grad(!frozen);
+        let x = numbers(&[2, 4, 6], 2).set_requires_grad(true);
+        let spike = x.matmul(&below);
+        let w = numbers(&[2, 5, 3], 3).set_requires_grad(true);
+        let pair = Signal::SpikeTrace { trace: numbers(&spike.size(), 4), spike };
+        let y = GradWithTrace::new(Groups(w.shallow_clone())).step(&pair, true).unwrap().into_value();
+        (&y * numbers(&y.size(), 5)).sum(Kind::Double).backward();
+        w.grad()
+    });
+    assert!(relative_difference(&one, &two) <= 1e-12, "{one} instead of {two}");
+}

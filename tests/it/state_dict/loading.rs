@@ -128,3 +128,17 @@ fn two_weights_of_one_name_are_not_loaded(#[case] model: usize, #[case] file: us
     assert!(text.contains(&format!("the count of {words} is 2, expected 1")), "{text}");
     assert!(model.iter().all(|p| p.tensor.double_value(&[]) == 1.0));
 }
+
+/// It would be found out only after other weights have been copied.
+#[test]
+fn a_model_whose_weight_cannot_be_written_stays_as_it_was() {
+    let double = (Kind::Double, Device::Cpu);
+    let (a, b) = (Tensor::zeros([2], double), Tensor::zeros([1], double).expand([3], false));
+    let model = [Parameter::new("a", &a), Parameter::new("b", &b)];
+    let mut state = StateDict::default();
+    state.insert("a", &Tensor::ones([2], double));
+    state.insert("b", &Tensor::ones([3], double));
+    let error = state.load_into(&model, LoadConfig::default()).unwrap_err().to_string();
+    assert!(error.starts_with("the model's b is one whose elements share memory"), "{error}");
+    assert_eq!(a, Tensor::zeros([2], double));
+}

@@ -157,3 +157,18 @@ fn a_negated_view_is_written_by_its_values(#[case] ending: &str) {
     state.write(&path).unwrap();
     assert_eq!(StateDict::read(&path).unwrap().get("w").unwrap(), &-w);
 }
+
+/// Both are views of one memory, in which the signs are those of the first.
+#[test]
+fn a_tensor_and_its_conjugate_stay_two_in_a_pt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.pt");
+    let z = Tensor::complex(&Tensor::from_slice(&[1.0, 2.0]), &Tensor::from_slice(&[3.0, 4.0]));
+    let mut state = StateDict::default();
+    state.insert("z", &z);
+    state.insert("conj", &z.conj());
+    state.write(&path).unwrap();
+    let read = StateDict::read(&path).unwrap();
+    assert_eq!(read.get("z").unwrap().imag().double_value(&[0]), 3.0);
+    assert_eq!(read.get("conj").unwrap().imag().double_value(&[0]), -3.0);
+}
