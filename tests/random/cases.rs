@@ -17,6 +17,15 @@ fn variable(name: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is {text}, no number")))
 }
 
+/// Runs `body`, in which panics are expected and caught, without their words on the screen.
+pub fn quietly<T>(body: impl FnOnce() -> T) -> T {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = body();
+    std::panic::set_hook(hook);
+    result
+}
+
 /// Runs `test` on `count` cases, each drawn from a seed of its own; `SPIKETRACE_CASES` and `SPIKETRACE_SEED` say otherwise.
 ///
 /// A case that says nothing, by its own judgement, is drawn again.

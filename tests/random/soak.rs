@@ -14,6 +14,7 @@ use spiketrace::{
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
+use crate::cases::quietly;
 use crate::network::numbers;
 
 const STEPS: i64 = 6;
@@ -111,14 +112,13 @@ fn a_long_training_with_failures_ends_as_one_without_and_holds_no_more() {
     let seconds = std::env::var("SPIKETRACE_SECONDS")
         .map_or(60, |text| text.parse().expect("SPIKETRACE_SECONDS is a number"));
     let (start, limit) = (Instant::now(), Duration::from_secs(seconds));
-    std::panic::set_hook(Box::new(|_| {}));
     let folder = tempfile::tempdir().unwrap();
     let (mut run, mut twin) = (Run::new(), Run::new());
     let mut monitor = Monitor::new(MonitorConfig { every: 10 }).unwrap();
     let (mut warm, mut number, mut failed, mut shown) = (None, 0, 0, 0);
     while start.elapsed() < limit || warm.is_none() {
         let fails = (number % 11 == 3).then_some(number / 11 % STEPS as usize);
-        let result = monitor.watch(&mut run.net, |net| learn(net, &mut run.sgd, number, fails));
+        let result = quietly(|| monitor.watch(&mut run.net, |net| learn(net, &mut run.sgd, number, fails)));
         assert_eq!(result.is_err(), fails.is_some());
         match fails {
             Some(_) => failed += 1,
@@ -140,7 +140,6 @@ fn a_long_training_with_failures_ends_as_one_without_and_holds_no_more() {
             eprintln!("{minutes} minutes, {number} sequences, {failed} failed, {:?}", Held::now());
         }
     }
-    let _ = std::panic::take_hook();
     let (warm, end) = (warm.expect("long enough"), Held::now());
     eprintln!("{number} sequences, {failed} failed; at first {warm:?}, at the end {end:?}");
     for ((name, own), (_, other)) in run.bits().into_iter().zip(twin.bits()) {
