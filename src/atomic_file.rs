@@ -109,7 +109,8 @@ impl Drop for Partial {
     }
 }
 
-/// Never an existing file, and never one behind a link. In place of a former file it is its owner's alone at first.
+/// Creates a file where there is none; a link is not followed. One that replaces a former file is at first readable by
+/// its owner alone.
 fn create_new(path: &Path, former: Option<&Metadata>) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
