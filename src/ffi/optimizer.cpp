@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/ParallelGuard.h>
 #ifdef __SSE__
@@ -96,61 +97,63 @@ void expect_alike(const Lists<N>& lists) {
   }
 }
 
-// On the CPU: computes on this thread alone.
-template <size_t N, typename Kernel>
-void alone(const Kernel& kernel, const Tensors<N>& tensors) {
-  at::NoGradGuard no_grad;
-  c10::ParallelGuard is_a_piece(true);
-  FlushDenormals flush;
-  kernel(tensors);
-}
-
 // Elements that a thread takes at least; as in sweep.rs.
 constexpr int64_t kGrain = 32768;
 
-// Hands the tensors of the lists, which the kernel goes through by address, to it: a large parameter on the CPU in
-// pieces, each to the thread that it falls to. A list of single numbers (steps) is passed on as it is.
+// What the elements `begin .. end`, counted through all tensors of the lists, are of each list: a large parameter's part
+// of them, or a small one whole, where its first element is among them. A list of single numbers (steps) is passed on as
+// it is.
+template <size_t N>
+Tensors<N> part(const Lists<N>& lists, int64_t begin, int64_t end) {
+  Tensors<N> part;
+  int64_t first = 0;
+  for (size_t i = 0; i < lists[0]->tensors.size(); ++i) {
+    const int64_t size = lists[0]->tensors[i].numel();
+    int64_t from = std::clamp<int64_t>(begin - first, 0, size);
+    int64_t to = std::clamp<int64_t>(end - first, 0, size);
+    if (size <= kGrain && from < to) {
+      to = from == 0 ? size : from;
+    }
+    first += size;
+    if (from >= to) continue;
+    for (size_t k = 0; k < N; ++k) {
+      if (lists[k]->tensors.empty()) continue;
+      const at::Tensor& tensor = lists[k]->tensors[i];
+      const bool is_whole = to - from == size || tensor.numel() == 1;
+      part[k].push_back(is_whole ? tensor : tensor.as_strided({to - from}, {1}, tensor.storage_offset() + from));
+    }
+  }
+  return part;
+}
+
+// Hands the tensors of the lists, which the kernel goes through by address, to it. On the CPU each thread takes a part of
+// them all in a single call: a call costs some microseconds, as much as moving a small weight does. The kernel's own
+// threads would take whole tensors, and one layer often has most of the weights.
 template <size_t N, typename Kernel>
 void move(const Lists<N>& lists, const Kernel& kernel) {
-  Tensors<N> whole;
-  for (size_t i = 0; i < lists[0]->tensors.size(); ++i) {
-    const at::Tensor& param = lists[0]->tensors[i];
-    if (!param.is_cpu() || param.numel() <= kGrain) {
-      for (size_t k = 0; k < N; ++k) {
-        if (!lists[k]->tensors.empty()) whole[k].push_back(lists[k]->tensors[i]);
-      }
-      continue;
-    }
-    const auto piece = [&](int64_t begin, int64_t n) {
-      at::NoGradGuard no_grad;
-      Tensors<N> pieces;
-      for (size_t k = 0; k < N; ++k) {
-        if (lists[k]->tensors.empty()) continue;
-        const at::Tensor& tensor = lists[k]->tensors[i];
-        const bool is_number = tensor.numel() == 1;
-        pieces[k].push_back(is_number ? tensor : tensor.as_strided({n}, {1}, tensor.storage_offset() + begin));
-      }
-      alone(kernel, pieces);
-    };
-    using Piece = decltype(piece);
-    const auto body = [](const void* call, int64_t begin, int64_t n) {
-      (*static_cast<const Piece*>(call))(begin, n);
-    };
-    rethrow(spiketrace_sweep(&param, kGrain, body, &piece));
-  }
-  if (whole[0].empty()) return;
-  if (whole[0][0].is_cpu()) {
-    alone(kernel, whole);
-  } else {
+  const auto& params = lists[0]->tensors;
+  if (params.empty()) return;
+  int64_t total = 0;
+  for (const at::Tensor& param : params) total += param.numel();
+  at::NoGradGuard no_grad;
+  if (!params[0].is_cpu()) return kernel(part(lists, 0, total));
+  const int64_t parts = std::clamp<int64_t>(total / kGrain, 1, at::get_num_threads());
+  const auto work = [&](int64_t begin, int64_t n) {
     at::NoGradGuard no_grad;
-    kernel(whole);
-  }
+    c10::ParallelGuard is_a_part(true);
+    FlushDenormals flush;
+    kernel(part(lists, begin * total / parts, (begin + n) * total / parts));
+  };
+  using Work = decltype(work);
+  const auto body = [](const void* call, int64_t begin, int64_t n) { (*static_cast<const Work*>(call))(begin, n); };
+  const at::Tensor one_each = at::empty({parts}, at::kByte);
+  rethrow(spiketrace_sweep(&one_each, 1, body, &work));
 }
 
 // The fused kernels do not tell libtorch that they wrote: a backward through a graph that keeps the weights of before
 // would compute with the new ones, instead of failing.
 void written(const SpiketraceList* tensors) {
-  for (const at::Tensor& tensor : tensors->tensors) tensor.unsafeGetTensorImpl()->bump_version();
+  for (const at::Tensor& tensor : tensors->tensors) spiketrace_written(&tensor);
 }
 
 }  // namespace
