@@ -8,7 +8,8 @@ use spiketrace::train::{
     ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, with_precision, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, Precision, Signal,
+    with_fast_paths, with_precision, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, Part, Precision,
+    Signal,
 };
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
@@ -18,14 +19,14 @@ mod networks;
 
 const TIME_STEPS: i64 = 6;
 
-type Part = fn(Device) -> Result<()>;
+type Section = fn(Device) -> Result<()>;
 
 fn main() {
     let device = match spiketrace::device("cuda") {
         Ok(device) => device,
         Err(error) => return println!("nothing to measure: {error}"),
     };
-    let parts: [(&str, Part); 4] =
+    let parts: [(&str, Section); 4] =
         [("neuron", neuron), ("training", training), ("speed", speed), ("memory", memory)];
     let failed = parts.iter().filter(|(name, part)| {
         part(device).map_err(|error| println!("{name:10} FAILED: {error:#}")).is_err()

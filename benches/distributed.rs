@@ -11,7 +11,7 @@ use spiketrace::distributed::{from_env_or_single, Collectives, DataParallel, Red
 use spiketrace::train::{
     ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
-use spiketrace::OnlineModule;
+use spiketrace::Part;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 

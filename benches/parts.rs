@@ -11,7 +11,7 @@ use spiketrace::surrogate::*;
 use spiketrace::train::{ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig, Update};
 use spiketrace::{
     keep_freed_memory, with_fast_paths, ws_conv2d, Context, FastPaths, Function, GradWithTrace, OnlineModule,
-    OtttLifConfig, OtttLifNode, Result, Signal, Tensors, WsConv2dConfig,
+    OtttLifConfig, OtttLifNode, Part, Result, Signal, Tensors, WsConv2dConfig,
 };
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};

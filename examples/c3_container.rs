@@ -4,7 +4,7 @@
 //! as a pair; a layer with parameters learns from the trace, one without is applied to both.
 
 use anyhow::Result;
-use spiketrace::{ws_conv2d, AvgPool2d, Flatten, OnlineModule, OtttLifNode, OtttSequential, Signal};
+use spiketrace::{ws_conv2d, AvgPool2d, Flatten, OnlineModule, OtttLifNode, OtttSequential, Part, Signal};
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 

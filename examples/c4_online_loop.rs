@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use spiketrace::train::{accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss, Update};
-use spiketrace::{OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential};
+use spiketrace::{OtttLifConfig, OtttLifNode, OtttSequential, Part};
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 

@@ -10,7 +10,7 @@ use spiketrace::model::{OtttSpikingVgg, OtttSpikingVggConfig, VggArchitecture, V
 use spiketrace::train::{
     accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig, Update,
 };
-use spiketrace::{data::digits, LoadConfig, OnlineModule, StateDict};
+use spiketrace::{data::digits, LoadConfig, Part, StateDict};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
 
     // Names, shapes and kinds must all fit, or nothing is loaded and the error says what does not.
     let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/finetune/checkpoint.pt");
-    let report = StateDict::read(checkpoint)?.load_into(&net.state(), LoadConfig::default())?;
+    let report = StateDict::read(checkpoint)?.load_into(&net.variables(), LoadConfig::default())?;
     println!("{report}");
 
     let data = digits()?;
@@ -49,10 +49,10 @@ fn main() -> Result<()> {
     // And back: torch.load("learned.pt", weights_only=True).
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("learned.pt");
-    StateDict::of(&net.state()).write(&path)?;
+    StateDict::of(&net.variables()).write(&path)?;
     let again = VarStore::new(Device::Cpu);
     let mut again = network(&again)?;
-    StateDict::read(&path)?.load_into(&again.state(), LoadConfig::default())?;
+    StateDict::read(&path)?.load_into(&again.variables(), LoadConfig::default())?;
     ensure!(right(&mut again, &mirrored, &data.test_labels)? == after, "the file holds another network");
     println!("saved for PyTorch under the same names");
     Ok(())

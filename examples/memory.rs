@@ -13,9 +13,7 @@ use spiketrace::train::{
     bptt_training, ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig,
     Update,
 };
-use spiketrace::{
-    ws_conv2d, AvgPool2d, Flatten, OnlineModule, OtttLifNode, OtttSequential, Scale, WsConv2dConfig,
-};
+use spiketrace::{ws_conv2d, AvgPool2d, Flatten, OtttLifNode, OtttSequential, Part, Scale, WsConv2dConfig};
 use tch::nn::{linear, Path as Variables, VarStore};
 use tch::{Device, Kind, Tensor};
 

@@ -8,8 +8,8 @@ use spiketrace::train::{
     accuracy, evaluate, ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    data::digits, ws_conv2d, AvgPool2d, Flatten, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential,
-    Scale, ScriptConfig, ScriptModule, WsConv2dConfig,
+    data::digits, ws_conv2d, AvgPool2d, Flatten, OtttLifConfig, OtttLifNode, OtttSequential, Part, Scale,
+    ScriptConfig, ScriptModule, WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Tensor};

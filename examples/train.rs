@@ -18,7 +18,7 @@ use spiketrace::train::{
     accuracy, evaluate, ottt_online_training, repeat_over_time, Checkpoint, CosineConfig, CosineSchedule,
     OtttLoss, Sgd, SgdConfig,
 };
-use spiketrace::{with_precision, OnlineModule, OtttSequential};
+use spiketrace::{with_precision, OtttSequential, Part};
 use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Kind, Tensor};

@@ -1,5 +1,6 @@
 //! The one error type: sentences that say where, what was expected, what came, and how to mend it.
 
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -108,7 +109,7 @@ pub enum Error {
     /// A module cannot take several time steps in one pass.
     #[error(
         "{module} takes one time step at a time: it may keep a state or mix samples; set steps_per_pass to 1, \
-         or say how it takes several (Layer::is_samplewise, Layer::forward_steps, OnlineModule::steps)"
+         or say in its properties that it takes several (Properties::samplewise, Properties::steps_at_once)"
     )]
     SeveralSteps {
         /// The module's name.
@@ -217,12 +218,12 @@ fn first_paragraph(text: &str) -> &str {
 }
 
 /// Runs code that may panic (a user's, or tch's infallible interface) and turns a panic into an error.
-pub(crate) fn catch_panic<T>(what: &str, body: impl FnOnce() -> T) -> Result<T> {
+pub(crate) fn catch_panic<T>(what: impl Display, body: impl FnOnce() -> T) -> Result<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).map_err(|payload| {
         let message = panic_message(&*payload);
         match libtorchs_words(&message) {
             Some(words) => Error::Torch(format!("{what}: {words}")),
-            None => Error::Panic { what: what.to_owned(), message },
+            None => Error::Panic { what: what.to_string(), message },
         }
     })
 }
@@ -231,7 +232,7 @@ pub(crate) fn catch_panic<T>(what: &str, body: impl FnOnce() -> T) -> Result<T> 
 ///
 /// Also for tch's fallible operations on numbers, `f_mul_scalar` and its kin: where libtorch fails, out of
 /// memory for instance, they panic, since the number's destructor meets the error before they do.
-pub(crate) fn guarded<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn guarded<T>(what: impl Display, body: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_panic(what, body).and_then(|result| result)
 }
 
@@ -256,54 +257,6 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
         .or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("(no message)");
     first_paragraph(text).to_owned()
-}
-
-/// Errors unless `got` has the shape, kind and device of `like`.
-pub(crate) fn expect_like(what: &str, got: &Tensor, like_what: &str, like: &Tensor) -> Result<()> {
-    expect_defined(like_what, like)?;
-    if got.size() != like.size() {
-        let fix = format!("it must be that of {like_what}");
-        return Err(Error::shape(what, format!("{:?}", like.size()), got, &fix));
-    }
-    expect_same_type(what, got, like)
-}
-
-/// Errors unless `got` has the kind and device of `like`.
-pub(crate) fn expect_same_type(what: &str, got: &Tensor, like: &Tensor) -> Result<()> {
-    expect_defined(what, got)?;
-    let (kind, like_kind) = (got.f_kind()?, like.f_kind()?);
-    if kind != like_kind {
-        let expected = format!("{like_kind:?}");
-        return Err(Error::Kind { what: what.to_owned(), expected, got: kind });
-    }
-    if got.device() != like.device() {
-        let (expected, got) = (like.device(), got.device());
-        return Err(Error::Device { what: what.to_owned(), expected, got });
-    }
-    Ok(())
-}
-
-/// Errors where a tensor was never made.
-pub(crate) fn expect_defined(what: &str, got: &Tensor) -> Result<()> {
-    if got.defined() {
-        return Ok(());
-    }
-    Err(Error::argument(what, "a tensor with values", "an undefined tensor"))
-}
-
-/// Errors unless `got` is a floating-point tensor with at least one element.
-pub(crate) fn expect_float(what: &str, got: &Tensor) -> Result<()> {
-    expect_defined(what, got)?;
-    let kind = got.f_kind()?;
-    if !matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) {
-        let expected = "a floating-point kind".to_owned();
-        return Err(Error::Kind { what: what.to_owned(), expected, got: kind });
-    }
-    if got.numel() == 0 {
-        let fix = "an empty batch teaches nothing, skip it";
-        return Err(Error::shape(what, "at least one element", got, fix));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@
 
 mod atomic_file;
 mod autograd;
+mod check;
 #[cfg(feature = "data")]
 pub mod data;
 mod device;
@@ -48,7 +49,6 @@ mod random;
 mod signal;
 mod state_dict;
 pub mod surrogate;
-mod through_time;
 pub mod train;
 
 pub use autograd::{gradcheck, replace_for_grad, Context, Function, GradcheckConfig, Tensors};
@@ -61,9 +61,12 @@ pub use layer::{
     Flatten, GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, ScriptConfig,
     ScriptModule, SpikeTraceOp, WithParameters, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
 };
-pub use module::{Constant, Layer, Layout, Memory, OnlineModule, Parameter};
+pub use module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Role, Variable};
 pub use monitor::{Monitor, MonitorConfig, Record};
-pub use neuron::{NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
+pub use neuron::{
+    LifConfig, LifNode, LifStep, NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, Rule, SlttLifConfig,
+    SlttLifNode, Trace,
+};
 pub use precision::{with_precision, Precision};
 pub use random::{random_state, set_random_state};
 pub use signal::Signal;

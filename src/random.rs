@@ -2,7 +2,8 @@
 
 use tch::{Device, Tensor};
 
-use crate::error::{expect_defined, guarded, Result};
+use crate::check::expect_defined;
+use crate::error::{guarded, Result};
 use crate::ffi;
 
 /// The state of the generator that operations on `device` draw from: dropout, shuffles, initial weights.

@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context, Result};
 use spiketrace::train::{
     ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
-use spiketrace::{with_precision, OnlineModule, Precision};
+use spiketrace::{with_precision, OnlineModule, Part, Precision};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 

@@ -12,8 +12,8 @@ use spiketrace::model::{
 };
 use spiketrace::train::{ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig, Update};
 use spiketrace::{
-    Flatten, LoadConfig, OnlineModule, OtttLifNode, OtttSequential, ReadConfig, ScriptConfig, ScriptModule,
-    StateDict,
+    Flatten, LoadConfig, OnlineModule, OtttLifNode, OtttSequential, Part, ReadConfig, ScriptConfig,
+    ScriptModule, StateDict,
 };
 use tch::nn::{Path as Variables, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -74,9 +74,9 @@ fn weights(folder: &Path, entry: &Entry, table: &mut Table) -> Result<()> {
         state = state.iter().map(|(name, tensor)| (from_ottt_snn(name), tensor.shallow_clone())).collect();
     }
     let strict = entry.variant.starts_with("f32") || entry.variant.starts_with("f64");
-    let report = state.load_into(&net.state(), LoadConfig { strict })?;
+    let report = state.load_into(&net.variables(), LoadConfig { strict })?;
     let whole = report.missing.is_empty() && report.unexpected.is_empty() && report.other_shape.is_empty();
-    ensure!(whole && report.loaded.len() == net.state().len(), "{report}");
+    ensure!(whole && report.loaded.len() == net.variables().len(), "{report}");
     let expected = read(folder, &format!("{}.safetensors", entry.variant))?;
     compare(&mut net, &vs, &expected, "a", &entry.variant, table)
 }
@@ -122,11 +122,11 @@ fn write_weights(folder: &Path, variant: &str) -> Result<()> {
     }
     let mut net = vgg(&vs.root())?;
     let state = StateDict::read(folder.join(variant).join("state_dict.pth"))?;
-    state.load_into(&net.state(), LoadConfig::default())?;
+    state.load_into(&net.variables(), LoadConfig::default())?;
     let given = read(folder, &format!("{variant}.safetensors"))?;
     train_on(&mut net, &vs, &given)?;
     for ending in ["pt", "pth", "bin", "safetensors"] {
-        StateDict::of(&net.state()).write(folder.join("ours").join(format!("{variant}.{ending}")))?;
+        StateDict::of(&net.variables()).write(folder.join("ours").join(format!("{variant}.{ending}")))?;
     }
     write_answers(folder, &format!("ours.{variant}.safetensors"), &mut net, &given["inputs"])
 }

@@ -9,7 +9,7 @@ use spiketrace::train::{
     accuracy, bptt_training, evaluate, ottt_online_training, repeat_over_time, sltt_k_training, CosineConfig,
     CosineSchedule, OtttLoss, SequenceOutput, Sgd, SgdConfig, Update,
 };
-use spiketrace::{Monitor, OnlineModule, OtttSequential};
+use spiketrace::{Monitor, OtttSequential, Part};
 use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Device, Kind, Tensor};

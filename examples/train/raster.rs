@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use plotters::prelude::*;
 use spiketrace::train::repeat_over_time;
-use spiketrace::{OnlineModule, OtttSequential};
+use spiketrace::{OtttSequential, Part};
 use tch::{Kind, Tensor};
 
 use crate::chart::{BLUE, ORANGE};

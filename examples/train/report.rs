@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
-use spiketrace::{OnlineModule, OtttSequential, StateDict};
+use spiketrace::{OtttSequential, Part, StateDict};
 use tch::Tensor;
 
 use crate::arguments::say;
@@ -116,7 +116,7 @@ impl Report {
         let mut metrics = csv::Writer::from_writer(Vec::new());
         self.epochs.iter().try_for_each(|row| metrics.serialize(row))?;
         write_whole(&self.folder.join(METRICS), &metrics.into_inner()?)?;
-        Ok(StateDict::of(&net.state()).write(self.folder.join("weights.safetensors"))?)
+        Ok(StateDict::of(&net.variables()).write(self.folder.join("weights.safetensors"))?)
     }
 
     /// Draws the learning curve and a raster of one image.

@@ -1,83 +1,89 @@
 //! A value that is cut from its graph, gathers its gradient, and joins the graph again.
 //!
-//! A value that many passes need and that does not change between them is made once: with m = f(w), each pass computes with a
-//! leaf that has m's values, and its backward ends there. Joining then passes the sum of all gradients through f, once:
+//! A value that many passes need and that does not change between them is made once: with m = f(w), each pass computes with
+//! a leaf that has m's values, and its backward ends there. Joining then passes the sum of all gradients through f, once:
 //!
 //! ```text
 //! dL/dw = f'(w)^T Σ_k dL_k/dm
 //! ```
 //!
 //! f's backward is linear in the upstream gradient, so the sum is what the passes would have given one by one.
+//!
+//! Two values are made so: standardized weights, and what the first layers of a container make of an input that is
+//! the same at every step. The second is made of the first, so they join in the opposite order of their making: the
+//! gradient of one may still have to pass through the leaf of another.
 
-use tch::Tensor;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::Result;
-use crate::fast::fast_paths;
-use crate::ffi::{backward_from, forget_grad, grad_enabled, is_sole_handle};
+use tch::{Kind, Tensor};
 
-/// A [`Cut`] that serves as long as somebody holds its sources still.
+use crate::error::{guarded, Result};
+use crate::ffi::{backward_from, grad_enabled};
+
+/// The values that are made once for as long as the weights stand still: a training loop has one for the passes of a
+/// sequence after which the weights move.
 ///
-/// Holds nest. Each release passes on what was gathered so far and ends the value, since its sources are about to move.
-/// Nothing that was gathered, or that a graph may still send, is dropped: a value that a graph still leads to waits for
-/// the next hold or release, and where a new one is wanted meanwhile, there is none.
+/// It belongs to the loop, not to the parts whose values it keeps. So a loop inside a loop, the evaluation of a network in
+/// the middle of a sequence, or a sequence that ends in an error meet nothing that another one has left.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
-    holds: usize,
-    cut: Option<Cut>,
+pub(crate) struct Hold(RefCell<Vec<(Key, Cut)>>);
+
+/// Which value it is: whose, and under which circumstances.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Key {
+    pub(crate) owner: u64,
+    /// The identity of the input that it was made of; 0 where weights are all.
+    pub(crate) input: usize,
+    pub(crate) train: bool,
+    /// The reduced precision that it was made in.
+    pub(crate) kind: Option<Kind>,
 }
 
-impl Held {
-    /// Begins one hold. A gradient that came after the last release passes on.
-    pub(crate) fn hold(&mut self) -> Result<()> {
-        self.holds += 1;
-        match &self.cut {
-            Some(cut) if cut.ended => self.pass_on(),
-            _ => Ok(()),
+/// The number by which a [`Hold`] knows a part: an address would change with a part that is moved.
+#[derive(Debug)]
+pub(crate) struct Owner(u64);
+
+impl Default for Owner {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Owner {
+    /// The key of a value that weights alone make.
+    pub(crate) fn key(&self) -> Key {
+        Key { owner: self.0, input: 0, train: true, kind: None }
+    }
+}
+
+impl Hold {
+    /// The value to compute with; `make` makes it if there is none that still is what would be made now.
+    pub(crate) fn value(&self, key: Key, make: impl FnOnce() -> Result<Cut>) -> Result<Tensor> {
+        let leaf = |(_, cut): &(Key, Cut)| cut.leaf.shallow_clone();
+        let stands = |(other, cut): &&(Key, Cut)| *other == key && cut.stands();
+        if let Some(leaf) = self.0.borrow().iter().rev().find(stands).map(leaf) {
+            return Ok(leaf);
         }
+        // Making it may ask for other values, which come before it in the list.
+        let made = (key, make()?);
+        let value = leaf(&made);
+        self.0.borrow_mut().push(made);
+        Ok(value)
     }
 
-    /// Ends one hold. The gradient passes on to the value's sources.
-    pub(crate) fn release(&mut self) -> Result<()> {
-        self.holds = self.holds.saturating_sub(1);
-        self.pass_on()
-    }
-
-    /// Passes on what was gathered, and ends the value.
-    fn pass_on(&mut self) -> Result<()> {
-        let Some(cut) = &mut self.cut else { return Ok(()) };
-        cut.ended = true;
-        let joined = cut.join();
-        if !cut.is_awaited() {
-            self.cut = None;
+    /// Passes the gathered gradients on, from the last value made to the first.
+    ///
+    /// All have their turn; an error is the first one's. A graph that is gone through backwards later ends at a leaf that
+    /// nobody asks any more, which is why loops go through theirs before.
+    pub(crate) fn release(self) -> Result<()> {
+        let mut result = Ok(());
+        for (_, cut) in self.0.into_inner().into_iter().rev() {
+            let joined = guarded("a held value", || cut.join());
+            result = result.and(joined);
         }
-        joined
-    }
-
-    /// Whether there is a value, also one that only waits.
-    pub(crate) fn has_value(&self) -> bool {
-        self.cut.is_some()
-    }
-
-    pub(crate) fn is_held(&self) -> bool {
-        self.holds > 0 && fast_paths().held_weights
-    }
-
-    /// The value to compute with, made by `make` if need be, for instance where what `is_same` says is false; `None`
-    /// where the caller has to do without: nobody holds, or the present value is still in use.
-    pub(crate) fn value(
-        &mut self,
-        is_same: bool,
-        make: impl FnOnce() -> Result<Cut>,
-    ) -> Result<Option<Tensor>> {
-        if !self.is_held() {
-            return Ok(None);
-        }
-        match &self.cut {
-            Some(cut) if is_same && cut.stands() => {}
-            Some(cut) if cut.is_awaited() => return Ok(None),
-            _ => self.cut = Some(make()?),
-        }
-        Ok(self.cut.as_ref().map(|cut| cut.leaf.shallow_clone()))
+        result
     }
 }
 
@@ -90,8 +96,6 @@ pub(crate) struct Cut {
     leaf: Tensor,
     /// Whether a graph was recorded.
     recorded: bool,
-    /// Whether it serves no more, since a hold of its sources has ended.
-    ended: bool,
     sources: Vec<Source>,
     /// The leaf's version: whoever computes with it must not change it.
     version: i64,
@@ -126,30 +130,24 @@ impl Cut {
         let leaf = made.f_detach()?.f_set_requires_grad(made.requires_grad())?;
         let sources = sources.into_iter().map(Source::new).collect::<Result<_>>()?;
         let version = leaf.f_internal_version()?;
-        Ok(Self { made, leaf, recorded: grad_enabled(), ended: false, sources, version })
+        Ok(Self { made, leaf, recorded: grad_enabled(), sources, version })
     }
 
-    /// Passes what was gathered on to the value's own graph, which is kept where more may come.
-    fn join(&self) -> Result<()> {
+    /// Passes what was gathered on to the value's own graph.
+    fn join(self) -> Result<()> {
         let grad = self.leaf.f_grad()?;
         if grad.defined() {
-            forget_grad(&self.leaf)?;
-            backward_from(&self.made, &grad, !is_sole_handle(&self.leaf))?;
+            backward_from(&self.made, &grad, false)?;
         }
         Ok(())
     }
 
-    /// Whether the value is what would be made now.
+    /// Whether the value is what would be made now. The graph's end is part of it: one made without a graph teaches
+    /// nothing.
     fn stands(&self) -> bool {
-        !self.ended
-            && (self.recorded || !grad_enabled())
+        (self.recorded || !grad_enabled())
             && self.leaf.f_internal_version().is_ok_and(|version| version == self.version)
             && self.sources.iter().all(Source::is_unchanged)
-    }
-
-    /// Whether a gradient has come, or a graph that may still send one holds the leaf.
-    fn is_awaited(&self) -> bool {
-        self.leaf.requires_grad() && (self.leaf.grad().defined() || !is_sole_handle(&self.leaf))
     }
 }
 
@@ -161,13 +159,13 @@ mod tests {
         Tensor::from_slice(&[value])
     }
 
-    /// w², held.
-    fn square(held: &mut Held, w: &Tensor) -> Option<Tensor> {
-        held.value(true, || Cut::new(w.square(), [w.shallow_clone()])).unwrap()
+    fn weight(value: f64) -> Tensor {
+        number(value).set_requires_grad(true)
     }
 
-    fn held() -> Held {
-        Held { holds: 1, cut: None }
+    /// w², held.
+    fn square(hold: &Hold, owner: &Owner, w: &Tensor) -> Tensor {
+        hold.value(owner.key(), || Cut::new(w.square(), [w.shallow_clone()])).unwrap()
     }
 
     fn grad(w: &Tensor) -> f64 {
@@ -176,101 +174,84 @@ mod tests {
 
     #[test]
     fn gradients_gather_and_pass_once() {
-        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
+        let (w, hold, owner) = (weight(3.0), Hold::default(), Owner::default());
         for upstream in [1.0, 10.0] {
-            (square(&mut held, &w).unwrap() * upstream).backward();
+            (square(&hold, &owner, &w) * upstream).backward();
         }
         assert!(!w.grad().defined());
-        held.release().unwrap();
+        hold.release().unwrap();
         assert_eq!(grad(&w), 66.0);
-        assert!(square(&mut held, &w).is_none(), "nobody holds");
     }
 
     #[test]
-    fn a_hold_inside_a_hold_passes_on_and_ends_nothing() {
-        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
-        let y = square(&mut held, &w).unwrap();
-        y.backward();
-        held.hold().unwrap();
-        let late = square(&mut held, &w).unwrap() * 10.0;
-        held.release().unwrap();
+    fn a_value_made_of_another_joins_before_it() {
+        let (w, hold, owners) = (weight(3.0), Hold::default(), [Owner::default(), Owner::default()]);
+        let outer = || {
+            let made = || {
+                let inner = square(&hold, &owners[0], &w);
+                Cut::new(&inner * 2.0, [inner.shallow_clone()])
+            };
+            hold.value(owners[1].key(), made).unwrap()
+        };
+        for upstream in [1.0, 10.0] {
+            (outer() * upstream).backward();
+        }
+        (square(&hold, &owners[0], &w) * 100.0).backward();
+        hold.release().unwrap();
+        assert_eq!(grad(&w), 6.0 * (2.0 * 11.0 + 100.0));
+    }
+
+    #[test]
+    fn one_hold_inside_another_takes_and_leaves_nothing_of_it() {
+        let (w, outer, owner) = (weight(3.0), Hold::default(), Owner::default());
+        let y = square(&outer, &owner, &w);
+        let inner = Hold::default();
+        square(&inner, &owner, &w).backward();
+        inner.release().unwrap();
         assert_eq!(grad(&w), 6.0);
-        assert!(square(&mut held, &w).is_none(), "the value has ended, and a graph still leads to it");
-        late.backward();
-        held.release().unwrap();
+        (y * 10.0).backward();
+        outer.release().unwrap();
         assert_eq!(grad(&w), 66.0);
-        held.release().unwrap();
-        assert_eq!(grad(&w), 66.0, "one release too many does nothing");
     }
 
     #[test]
-    fn a_gradient_that_comes_after_the_last_release_waits_for_the_next_hold() {
-        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
-        let y = square(&mut held, &w).unwrap() * 10.0;
-        held.release().unwrap();
-        y.backward();
-        drop(y);
-        held.hold().unwrap();
-        assert_eq!(grad(&w), 60.0);
-        assert!(square(&mut held, &w).is_some());
-    }
-
-    /// Not every change of a source counts its version up: tch's own SGD writes past it.
-    #[test]
-    fn a_release_ends_the_value_also_where_no_version_tells() {
-        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
-        held.hold().unwrap();
-        assert_eq!(square(&mut held, &w).unwrap().double_value(&[0]), 9.0);
-        held.release().unwrap();
-        let _ = w.data().fill_(4.0);
-        assert_eq!(square(&mut held, &w).unwrap().double_value(&[0]), 16.0);
+    fn a_hold_that_is_abandoned_passes_nothing_on() {
+        let (w, owner) = (weight(3.0), Owner::default());
+        square(&Hold::default(), &owner, &w).backward();
+        assert!(!w.grad().defined());
     }
 
     #[test]
-    fn a_source_that_is_thawed_or_a_leaf_that_is_written_to_makes_a_new_value() {
-        let (w, mut held) = (number(3.0), held());
-        let frozen = square(&mut held, &w).unwrap();
+    fn an_error_of_one_value_does_not_keep_the_others_from_their_gradient() {
+        let (w, broken, hold) = (weight(3.0), weight(2.0), Hold::default());
+        let owners = [Owner::default(), Owner::default()];
+        (square(&hold, &owners[0], &w) * square(&hold, &owners[1], &broken)).backward();
+        // The square keeps its weight, which must not change before its backward.
+        let _ = tch::no_grad(|| broken.shallow_clone().fill_(1.0));
+        let error = hold.release().unwrap_err().to_string();
+        assert!(error.contains("modified by an inplace operation"), "{error}");
+        assert_eq!(grad(&w), 6.0 * 4.0);
+    }
+
+    #[test]
+    fn a_source_that_changed_was_thawed_or_lost_its_leaf_makes_a_new_value() {
+        let (w, hold, owner) = (number(3.0), Hold::default(), Owner::default());
+        let value = || square(&hold, &owner, &w).double_value(&[0]);
+        let frozen = square(&hold, &owner, &w);
         let _ = frozen.shallow_clone().fill_(7.0);
-        drop(frozen);
-        assert_eq!(square(&mut held, &w).unwrap().double_value(&[0]), 9.0);
-        let w = w.set_requires_grad(true);
-        assert!(square(&mut held, &w).unwrap().requires_grad());
-    }
-
-    #[test]
-    fn a_value_is_made_again_when_its_source_changed_and_nobody_waits_for_it() {
-        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
-        let mut value = || square(&mut held, &w).map(|value| value.double_value(&[0]));
-        let set = |value: f64| drop(tch::no_grad(|| w.shallow_clone().fill_(value)));
-        assert_eq!(value(), Some(9.0));
-        set(4.0);
-        assert_eq!(value(), Some(16.0));
-    }
-
-    #[test]
-    fn a_value_in_use_is_not_replaced() {
-        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
-        let set = |value: f64| drop(tch::no_grad(|| w.shallow_clone().fill_(value)));
-        // The square saves w itself, which must not change before its backward: as in plain libtorch.
-        let product = |held: &mut Held| held.value(true, || Cut::new(&w * 2.0, [w.shallow_clone()])).unwrap();
-        let y = product(&mut held).unwrap() * 1.0;
-        set(5.0);
-        assert!(product(&mut held).is_none(), "a graph holds the leaf");
-        y.backward();
-        drop(y);
-        assert!(product(&mut held).is_none(), "a gradient has come");
-        held.hold().unwrap();
-        held.release().unwrap();
-        assert_eq!(grad(&w), 2.0);
-        assert_eq!(product(&mut held).unwrap().double_value(&[0]), 10.0);
+        assert_eq!(value(), 9.0);
+        let _ = w.shallow_clone().fill_(4.0);
+        assert_eq!(value(), 16.0);
+        let w = w.shallow_clone().set_requires_grad(true);
+        assert!(square(&hold, &owner, &w).requires_grad());
     }
 
     #[test]
     fn a_value_without_a_graph_is_made_again_with_one() {
-        let (w, mut held) = (number(3.0).set_requires_grad(true), held());
-        let mut gathers = || square(&mut held, &w).unwrap().requires_grad();
-        assert!(!tch::no_grad(&mut gathers));
+        let (w, hold, owner) = (weight(3.0), Hold::default(), Owner::default());
+        let gathers = || square(&hold, &owner, &w).requires_grad();
+        assert!(!tch::no_grad(gathers));
         assert!(gathers());
-        assert!(tch::no_grad(&mut gathers), "one with a graph serves both");
+        assert!(tch::no_grad(gathers), "one with a graph serves both");
     }
 }

@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::{expect_defined, guarded, Error, Result};
+use crate::check::expect_defined;
+use crate::error::{guarded, Error, Result};
 
 /// Options of [`gradcheck`].
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use crate::autograd::{Context, Function, Tensors};
-use crate::error::{expect_like, Result};
+use crate::check::expect_like;
+use crate::error::Result;
 
 /// Returns the value of `x_r`; its gradient goes to both `x` and `x_r`.
 ///

@@ -4,16 +4,16 @@ use tch::{Kind, Tensor};
 
 use super::collectives::{Collectives, ReduceOp};
 use crate::error::{Error, Result};
-use crate::module::Parameter;
+use crate::module::Variable;
 use crate::state_dict::StateDict;
 use crate::train::Optimizer;
 
 /// Errors, on every rank alike, unless all have parameters of the same names, shapes, strides, kinds and devices.
 pub(super) fn expect_alike<'a>(
     group: &dyn Collectives,
-    parameters: impl IntoIterator<Item = &'a Parameter>,
+    parameters: impl IntoIterator<Item = &'a Variable>,
 ) -> Result<()> {
-    let lines = parameters.into_iter().map(|Parameter { name, tensor }| {
+    let lines = parameters.into_iter().map(|Variable { name, tensor, .. }| {
         let place = if tensor.device().is_cuda() { ", on a GPU" } else { "" };
         let kind = tensor.f_kind()?;
         Ok(format!("{name}: {kind:?} {:?}, strides {:?}{place}", tensor.size(), tensor.stride()))
@@ -35,9 +35,9 @@ pub(super) fn expect_alike<'a>(
 /// Copies rank 0's values over those of the others.
 pub(super) fn share_values<'a>(
     group: &dyn Collectives,
-    parameters: impl IntoIterator<Item = &'a Parameter>,
+    parameters: impl IntoIterator<Item = &'a Variable>,
 ) -> Result<()> {
-    let share = |parameter: &Parameter| group.broadcast(&mut parameter.tensor.shallow_clone(), 0);
+    let share = |parameter: &Variable| group.broadcast(&mut parameter.tensor.shallow_clone(), 0);
     parameters.into_iter().try_for_each(share)
 }
 
@@ -89,9 +89,9 @@ fn described(line: &str) -> Result<(Kind, Vec<i64>, &str)> {
 }
 
 /// Errors, on every rank alike, unless all ranks hold the same bits.
-pub(super) fn expect_identical(group: &dyn Collectives, parameters: &[Parameter]) -> Result<()> {
+pub(super) fn expect_identical(group: &dyn Collectives, parameters: &[Variable]) -> Result<()> {
     let mut sentence = None;
-    for Parameter { name, tensor } in parameters {
+    for Variable { name, tensor, .. } in parameters {
         let own = tensor.detach();
         let mut first = own.copy();
         group.broadcast(&mut first, 0)?;

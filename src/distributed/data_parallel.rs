@@ -4,9 +4,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::agreement::{expect_alike, expect_identical, share_state, share_values};
 use super::collectives::Collectives;
-use crate::error::{expect_defined, guarded, Error, Result};
+use crate::check::expect_defined;
+use crate::error::{guarded, Error, Result};
 use crate::ffi::{is_dense, set_grad};
-use crate::module::{OnlineModule, Parameter};
+use crate::module::{OnlineModule, Role, Variable};
 use crate::state_dict::StateDict;
 use crate::train::Optimizer;
 
@@ -54,7 +55,7 @@ pub struct DataParallel<'a, O> {
     group: &'a dyn Collectives,
     optimizer: O,
     /// All that must be the same on all ranks.
-    parameters: Vec<Parameter>,
+    parameters: Vec<Variable>,
     /// Those with gradients.
     trained: Vec<Tensor>,
     buckets: Vec<Bucket>,
@@ -98,13 +99,14 @@ impl<'a, O: Optimizer> DataParallel<'a, O> {
             let known = parameters.iter().position(|known| known.tensor.data_ptr() == tensor.data_ptr());
             let place = known.unwrap_or(parameters.len());
             if known.is_none() {
-                parameters.push(Parameter::new(name, tensor));
+                parameters.push(Variable::parameter(name, tensor));
             }
             let name = format!("number {i} of the optimizer, {}", parameters[place].name);
-            order.push(Parameter::new(name, tensor));
+            order.push(Variable::parameter(name, tensor));
         }
         // Running statistics are each rank's own later on.
-        let buffers = net.buffers();
+        let buffers = net.variables().into_iter().filter(|variable| variable.role == Role::Buffer);
+        let buffers: Vec<Variable> = buffers.collect();
         expect_alike(group, parameters.iter().chain(&buffers))?;
         expect_alike(group, &order)?;
         if let Some(odd) = parameters.iter().find(|parameter| !is_dense(&parameter.tensor)) {

@@ -12,7 +12,8 @@ use tch::{Device, Tensor};
 
 use super::collectives::{Collectives, ReduceOp, SingleProcess};
 use super::launch::{is_launched, Launch};
-use crate::error::{expect_defined, Error, Result};
+use crate::check::expect_defined;
+use crate::error::{Error, Result};
 use crate::ffi::{Group, Meeting};
 
 /// One process's part in a group that a launcher started.

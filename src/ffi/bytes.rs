@@ -5,7 +5,7 @@ use std::slice;
 
 use tch::{Device, Tensor};
 
-use super::is_unshared;
+use super::{copy_like, is_unshared};
 use crate::error::{Error, Result};
 
 /// The bytes of a tensor that nobody else can reach.
@@ -33,10 +33,7 @@ pub(crate) fn bytes(tensor: Tensor) -> Result<Bytes> {
     if is_unshared(&tensor) {
         return Ok(Bytes { tensor, len });
     }
-    let values = tensor.f_detach()?;
-    let mut tensor = values.f_empty_like()?;
-    tensor.f_copy_(&values)?;
-    Ok(Bytes { tensor, len })
+    Ok(Bytes { tensor: copy_like(&tensor, &tensor)?, len })
 }
 
 /// The bytes of a contiguous tensor on the CPU, to write.

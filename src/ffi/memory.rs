@@ -1,8 +1,11 @@
 //! Questions about a tensor's memory that tch does not ask libtorch: how it lies, and who else can see it.
 
+use std::ops::Deref;
+
 use tch::Tensor;
 
 use super::raw;
+use crate::error::Result;
 
 /// How a tensor's elements lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,4 +56,42 @@ pub(crate) fn is_sole_handle(tensor: &Tensor) -> bool {
 pub(crate) fn is_unshared(tensor: &Tensor) -> bool {
     // SAFETY: as above.
     is_sole_handle(tensor) && unsafe { raw::spiketrace_memory_handles(tensor.as_ptr()) == 1 }
+}
+
+/// The values of `tensor` in memory of their own, laid out as `like` is as far as that is dense, in its kind; without a
+/// graph.
+pub(crate) fn copy_like(like: &Tensor, tensor: &Tensor) -> Result<Tensor> {
+    let mut copy = like.f_detach()?.f_empty_like()?;
+    copy.f_copy_(&tensor.f_detach()?)?;
+    Ok(copy)
+}
+
+/// The sizes of a tensor, without an allocation where it has no more dimensions than images have.
+pub(crate) fn shape(tensor: &Tensor) -> Shape {
+    let mut shape = Shape { short: [0; 6], long: Vec::new(), len: tensor.dim() };
+    if shape.len > shape.short.len() {
+        shape.long = tensor.size();
+        return shape;
+    }
+    // SAFETY: libtorch writes as many numbers as there are dimensions, which fit.
+    unsafe { torch_sys::at_shape(tensor.as_ptr().cast_mut(), shape.short.as_mut_ptr()) };
+    shape
+}
+
+/// Sizes, as a slice.
+pub(crate) struct Shape {
+    short: [i64; 6],
+    long: Vec<i64>,
+    len: usize,
+}
+
+impl Deref for Shape {
+    type Target = [i64];
+
+    fn deref(&self) -> &[i64] {
+        match self.len > self.short.len() {
+            true => &self.long,
+            false => &self.short[..self.len],
+        }
+    }
 }

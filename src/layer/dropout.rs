@@ -2,8 +2,9 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::{expect_defined, expect_float, guarded, Error, Result};
-use crate::module::{expect_steps, Layer, Layout, Memory};
+use crate::check::{expect_defined, expect_float, expect_steps};
+use crate::error::{guarded, Error, Result};
+use crate::module::{Layer, Memory, Part, Pass, Properties};
 
 /// What the two dropouts share: the probability and the mask.
 #[derive(Debug)]
@@ -16,23 +17,18 @@ struct Mask {
 impl Mask {
     fn new(layer: &'static str, p: f64) -> Result<Self> {
         if (0.0..1.0).contains(&p) {
-            return Ok(Self { layer, p, mask: None });
+            return Ok(Self { layer, p, mask: Memory::default() });
         }
         Err(Error::argument(&format!("{layer}'s p"), "a probability from 0 to below 1", p))
     }
 
     /// x `[time_steps * N, ...]` times the mask, drawn in the shape that `shape` makes of a step's.
-    fn apply(
-        &mut self,
-        x: &Tensor,
-        time_steps: i64,
-        train: bool,
-        shape: impl Fn(&[i64]) -> Vec<i64>,
-    ) -> Result<Tensor> {
-        if !train {
+    fn apply(&mut self, x: &Tensor, pass: &Pass<'_>, shape: impl Fn(&[i64]) -> Vec<i64>) -> Result<Tensor> {
+        if !pass.train {
             return Ok(x.shallow_clone());
         }
-        expect_float(&format!("{}'s input", self.layer), x)?;
+        let time_steps = pass.time_steps;
+        expect_float(format_args!("{}'s input", self.layer), x)?;
         expect_steps(self.layer, x, time_steps)?;
         guarded(self.layer, || {
             if time_steps == 1 {
@@ -47,12 +43,13 @@ impl Mask {
     }
 
     fn multiply(&mut self, x: &Tensor, step: &[i64], wanted: &[i64]) -> Result<Tensor> {
-        if self.mask.is_none() {
+        let Some(mask) = self.mask.get() else {
             let keep = Tensor::f_full(wanted, 1.0 - self.p, (Kind::Float, x.device()))?.f_bernoulli()?;
-            self.mask = Some(keep.f_to_kind(x.f_kind()?)?.f_div_scalar(1.0 - self.p)?);
-        }
-        let mask = self.mask.as_ref().expect("made above");
-        expect_defined(&format!("{}'s mask", self.layer), mask)?;
+            let mask = keep.f_to_kind(x.f_kind()?)?.f_div_scalar(1.0 - self.p)?;
+            self.mask.set(&mask);
+            return Ok(x.f_mul(&mask)?);
+        };
+        expect_defined(format_args!("{}'s mask", self.layer), mask)?;
         // A mask set by hand may have the input's full shape.
         if (mask.size() != wanted && mask.size() != step) || mask.f_kind()? != x.f_kind()? {
             return Err(Error::StaleState {
@@ -90,30 +87,32 @@ impl Dropout {
     }
 
     /// Sets the mask to multiply with; it stays until reset.
-    pub fn set_mask(&mut self, mask: Tensor) {
-        self.0.mask = Some(mask);
+    pub fn set_mask(&mut self, mask: &Tensor) {
+        self.0.mask.set(mask);
     }
 }
 
-impl Layer for Dropout {
-    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.forward_steps(x, 1, train)
-    }
-
-    fn forward_steps(&mut self, x: &Tensor, time_steps: i64, train: bool) -> Result<Tensor> {
-        self.0.apply(x, time_steps, train, <[i64]>::to_vec)
+impl Part for Dropout {
+    fn name(&self) -> String {
+        format!("Dropout({})", self.0.p)
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         vec![&mut self.0.mask]
     }
 
-    fn name(&self) -> String {
-        format!("Dropout({})", self.0.p)
+    fn properties(&self) -> Properties {
+        Properties { cuts: true, ..Properties::default().any_layout().steps_at_once() }
+    }
+}
+
+impl Layer for Dropout {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward_pass(x, &Pass::new(train))
     }
 
-    fn layout(&self) -> Layout {
-        Layout::Any
+    fn forward_pass(&mut self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        self.0.apply(x, pass, <[i64]>::to_vec)
     }
 }
 
@@ -137,33 +136,35 @@ impl Dropout2d {
     }
 
     /// Sets the mask to multiply with; it stays until reset.
-    pub fn set_mask(&mut self, mask: Tensor) {
-        self.0.mask = Some(mask);
+    pub fn set_mask(&mut self, mask: &Tensor) {
+        self.0.mask.set(mask);
     }
 }
 
-impl Layer for Dropout2d {
-    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.forward_steps(x, 1, train)
-    }
-
-    fn forward_steps(&mut self, x: &Tensor, time_steps: i64, train: bool) -> Result<Tensor> {
-        if x.dim() != 4 {
-            return Err(Error::shape("Dropout2d's input", "[N, C, H, W]", x, "Dropout takes any shape"));
-        }
-        self.0.apply(x, time_steps, train, |size| vec![size[0], size[1], 1, 1])
+impl Part for Dropout2d {
+    fn name(&self) -> String {
+        format!("Dropout2d({})", self.0.p)
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         vec![&mut self.0.mask]
     }
 
-    fn name(&self) -> String {
-        format!("Dropout2d({})", self.0.p)
+    fn properties(&self) -> Properties {
+        Properties { cuts: true, ..Properties::default().any_layout().steps_at_once() }
+    }
+}
+
+impl Layer for Dropout2d {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward_pass(x, &Pass::new(train))
     }
 
-    fn layout(&self) -> Layout {
-        Layout::Any
+    fn forward_pass(&mut self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        if x.dim() != 4 {
+            return Err(Error::shape("Dropout2d's input", "[N, C, H, W]", x, "Dropout takes any shape"));
+        }
+        self.0.apply(x, pass, |size| vec![size[0], size[1], 1, 1])
     }
 }
 
@@ -179,7 +180,7 @@ mod tests {
         let mut dropout = Dropout::new(0.5).unwrap();
         let first = dropout.forward(&x, true).unwrap();
         assert_eq!(dropout.forward(&x, true).unwrap(), first);
-        crate::module::OnlineModule::reset(&mut dropout);
+        dropout.reset();
         assert_ne!(dropout.forward(&x, true).unwrap(), first);
     }
 

@@ -2,11 +2,12 @@
 
 use tch::Tensor;
 
-use super::parts;
+use super::slot::{self, Slot};
+use crate::check::expect_time_steps;
 use crate::error::{guarded, Error, Result};
-use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::ffi::shape;
+use crate::module::{Memory, OnlineModule, Part, Pass, Properties, Variable};
 use crate::signal::Signal;
-use crate::through_time::is_through_time;
 
 /// A block whose output s of the step before comes back to its input through a connection B.
 ///
@@ -57,8 +58,8 @@ use crate::through_time::is_through_time;
 #[doc(alias = "LinearRecurrentContainer")]
 #[derive(Debug)]
 pub struct Feedback {
-    connection: Box<dyn OnlineModule>,
-    block: Box<dyn OnlineModule>,
+    connection: Slot,
+    block: Slot,
     spike: Memory,
     trace: Memory,
 }
@@ -67,13 +68,18 @@ impl Feedback {
     /// `block` with `connection` from its output to its input. Either may be an
     /// [`OtttSequential`](crate::OtttSequential).
     pub fn new(connection: impl OnlineModule + 'static, block: impl OnlineModule + 'static) -> Self {
-        Self { connection: Box::new(connection), block: Box::new(block), spike: None, trace: None }
+        Self {
+            connection: Slot::new("connection", Box::new(connection)),
+            block: Slot::new("block", Box::new(block)),
+            spike: Memory::default(),
+            trace: Memory::default(),
+        }
     }
 
     /// B of the step before; `None` in the first step.
-    fn fed_back(&mut self, x: &Tensor, train: bool) -> Result<Option<Tensor>> {
-        let Some(spike) = &self.spike else { return Ok(None) };
-        if spike.size().first() != x.size().first() || spike.f_kind()? != x.f_kind()? {
+    fn fed_back(&mut self, x: &Tensor, pass: &Pass<'_>) -> Result<Option<Tensor>> {
+        let Some(spike) = self.spike.get() else { return Ok(None) };
+        if shape(spike).first() != shape(x).first() || spike.f_kind()? != x.f_kind()? {
             return Err(Error::StaleState {
                 what: "Feedback's output of the step before".to_owned(),
                 state: spike.size(),
@@ -82,89 +88,63 @@ impl Feedback {
                 input_kind: x.f_kind()?,
             });
         }
-        let before = match &self.trace {
-            Some(trace) if train => {
+        let before = match self.trace.get() {
+            Some(trace) if pass.train => {
                 Signal::SpikeTrace { spike: spike.shallow_clone(), trace: trace.shallow_clone() }
             }
             _ => Signal::Dense(spike.shallow_clone()),
         };
-        let connect = |module: &mut dyn OnlineModule, x: &Signal| module.step(x, train);
-        let back = parts::step("connection", &mut *self.connection, &before, connect)?.into_value();
-        if back.size() != x.size() {
+        let back = self.connection.pass(&before, pass)?.into_value();
+        if *shape(&back) != *shape(x) {
             let (what, expected) = ("what Feedback's connection gives", format!("{:?}", x.size()));
             let fix = "it is added to the block's input; call reset() before inputs of another size";
             return Err(Error::shape(what, expected, &back, fix));
         }
         Ok(Some(back))
     }
+}
 
-    /// What `of` says of both parts, the part in front of each name.
-    fn named(&self, of: impl Fn(&dyn OnlineModule) -> Vec<Parameter>) -> Vec<Parameter> {
-        parts::named([("connection", &*self.connection), ("block", &*self.block)], of)
+impl Part for Feedback {
+    fn name(&self) -> String {
+        format!("Feedback({} through {})", self.block.module.name(), self.connection.module.name())
     }
 
-    fn parts(&mut self) -> [(&'static str, &mut dyn OnlineModule); 2] {
-        [("connection", &mut *self.connection), ("block", &mut *self.block)]
+    fn variables(&self) -> Vec<Variable> {
+        slot::variables([&self.connection, &self.block])
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        let mut memories = slot::memories([&mut self.connection, &mut self.block]);
+        memories.extend([&mut self.spike, &mut self.trace]);
+        memories
+    }
+
+    fn properties(&self) -> Properties {
+        let cuts = self.connection.plan.cuts() && self.block.plan.cuts();
+        Properties { cuts, ..Properties::default().any_layout() }
     }
 }
 
 impl OnlineModule for Feedback {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
         if x.trace().is_some() {
             let expected = "a dense signal, what a weighted layer gives";
             return Err(Error::argument("Feedback's input", expected, "a spike with its trace"));
         }
-        let x = x.value();
-        let u = match guarded("Feedback", || self.fed_back(x, train))? {
-            Some(back) => x.f_add(&back)?,
-            None => x.shallow_clone(),
+        if pass.time_steps != 1 {
+            expect_time_steps("Feedback", pass.time_steps)?;
+            return Err(Error::SeveralSteps { module: self.name() });
+        }
+        let u = match guarded("Feedback", || self.fed_back(x.value(), pass))? {
+            Some(back) => x.value().f_add(&back)?,
+            None => x.value().shallow_clone(),
         };
-        let y = parts::step("block", &mut *self.block, &Signal::Dense(u), |block, x| block.step(x, train))?;
-        self.spike = Some(if is_through_time() { y.value().shallow_clone() } else { y.value().detach() });
-        self.trace = y.trace().map(Tensor::detach);
+        let y = self.block.pass(&Signal::Dense(u), pass)?;
+        self.spike.set(y.value());
+        if !pass.through_time {
+            self.spike.detach();
+        }
+        self.trace = y.trace().map(Tensor::detach).into();
         Ok(y)
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        parts::each(self.parts(), |module| module.hold_weights())
-    }
-
-    fn release_weights(&mut self) -> Result<()> {
-        parts::each(self.parts().into_iter().rev(), |module| module.release_weights())
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.named(|module| module.parameters())
-    }
-
-    fn buffers(&self) -> Vec<Parameter> {
-        self.named(|module| module.buffers())
-    }
-
-    fn memories(&mut self) -> Vec<&mut Memory> {
-        let own = [&mut self.spike, &mut self.trace];
-        self.connection.memories().into_iter().chain(self.block.memories()).chain(own).collect()
-    }
-
-    fn reset(&mut self) {
-        self.parts().into_iter().for_each(|(_, module)| module.reset());
-        (self.spike, self.trace) = (None, None);
-    }
-
-    fn detach(&mut self) {
-        self.parts().into_iter().for_each(|(_, module)| module.detach());
-        self.spike = self.spike.as_ref().map(Tensor::detach);
-    }
-
-    fn constant(&mut self) -> Constant {
-        Constant::Takes
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
-    }
-
-    fn name(&self) -> String {
-        format!("Feedback({} through {})", self.block.name(), self.connection.name())
     }
 }

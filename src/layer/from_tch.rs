@@ -1,195 +1,175 @@
 //! tch's own modules as layers.
 
+use std::fmt::Debug;
+
 use tch::nn::{self, ModuleT};
 use tch::Tensor;
 
-use super::cast::expect_kind_of;
-use super::ws::expect_features;
-use crate::error::{catch_panic, expect_defined, Error, Result};
-use crate::module::{Layer, Layout, Parameter};
+use crate::check::{expect_convolvable, expect_defined, expect_features, Named};
+use crate::error::{catch_panic, Result};
+use crate::module::{Layer, Part, Properties, Variable};
 
 /// Weight and bias under PyTorch's names.
-fn weight_and_bias(weight: Option<&Tensor>, bias: Option<&Tensor>) -> Vec<Parameter> {
+fn weight_and_bias(weight: Option<&Tensor>, bias: Option<&Tensor>) -> Vec<Variable> {
     let named = [("weight", weight), ("bias", bias)];
-    named.into_iter().filter_map(|(name, tensor)| Some(Parameter::new(name, tensor?))).collect()
+    named.into_iter().filter_map(|(name, tensor)| Some(Variable::parameter(name, tensor?))).collect()
 }
 
 /// tch's modules panic where libtorch refuses: here that is an error.
-fn forward(module: &(impl ModuleT + ?Sized), name: &str, x: &Tensor, train: bool) -> Result<Tensor> {
-    expect_defined(&format!("{name}'s input"), x)?;
-    catch_panic(name, || module.forward_t(x, train))
+fn forward(module: &(impl ModuleT + Part + ?Sized), x: &Tensor, train: bool) -> Result<Tensor> {
+    expect_defined(Named(|| format!("{}'s input", module.name())), x)?;
+    catch_panic(Named(|| module.name()), || module.forward_t(x, train))
+}
+
+impl Part for nn::Linear {
+    fn name(&self) -> String {
+        format!("Linear({} -> {})", self.ws.size()[1], self.ws.size()[0])
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        weight_and_bias(Some(&self.ws), self.bs.as_ref())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().affine().any_layout()
+    }
 }
 
 impl Layer for nn::Linear {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        expect_features(&self.name(), x, &self.ws)?;
+        expect_features(Named(|| self.name()), x, &self.ws)?;
         Ok(x.f_linear(&self.ws, self.bs.as_ref())?)
     }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        weight_and_bias(Some(&self.ws), self.bs.as_ref())
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
-    }
-
-    fn is_affine(&self) -> bool {
-        true
-    }
-
-    fn name(&self) -> String {
-        format!("Linear({} -> {})", self.ws.size()[1], self.ws.size()[0])
-    }
 }
 
-/// Errors unless `x` is a batch (or one sample) with as many spatial dimensions as the kernel.
-fn expect_convolvable(layer: &str, x: &Tensor, weight: &Tensor, channels: Option<i64>) -> Result<()> {
-    let what = format!("{layer}'s input");
-    let spatial = weight.dim() - 2;
-    let wrong = |channels: String| {
-        let expected = format!("[N, {channels}] and {spatial} spatial dimensions");
-        Err(Error::shape(&what, expected, x, "compare with the layer below"))
-    };
-    if x.dim() != spatial + 2 && x.dim() != spatial + 1 {
-        return wrong("C".to_owned());
-    }
-    let got = x.size()[x.dim() - spatial - 1];
-    match channels {
-        Some(channels) if got != channels => return wrong(channels.to_string()),
-        // tch hides the groups: a multiple may be right.
-        None if got % weight.size()[1] != 0 => return wrong(weight.size()[1].to_string()),
-        _ => {}
-    }
-    expect_kind_of(&what, x, weight)
-}
-
-impl<ND: std::fmt::Debug + Send> Layer for nn::Conv<ND>
-where
-    nn::Conv<ND>: ModuleT,
-{
-    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        expect_convolvable(&self.name(), x, &self.ws, None)?;
-        forward(self, &self.name(), x, train)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        weight_and_bias(Some(&self.ws), self.bs.as_ref())
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
-    }
-
-    fn is_affine(&self) -> bool {
-        true
-    }
-
+impl<ND: Debug + Send> Part for nn::Conv<ND> {
     fn name(&self) -> String {
         let size = self.ws.size();
         format!("Conv{}d({} -> {}, {:?})", size.len() - 2, size[1], size[0], &size[2..])
     }
+
+    fn variables(&self) -> Vec<Variable> {
+        weight_and_bias(Some(&self.ws), self.bs.as_ref())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().affine().channels_last()
+    }
 }
 
-impl<ND: std::fmt::Debug + Send> Layer for nn::ConvTransposeND<ND>
+impl<ND: Debug + Send> Layer for nn::Conv<ND>
+where
+    nn::Conv<ND>: ModuleT,
+{
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        expect_convolvable(Named(|| self.name()), x, &self.ws, None)?;
+        forward(self, x, train)
+    }
+}
+
+impl<ND: Debug + Send> Part for nn::ConvTransposeND<ND> {
+    fn name(&self) -> String {
+        let size = self.ws.size();
+        format!("ConvTranspose{}d({} -> {}, {:?})", size.len() - 2, size[0], size[1], &size[2..])
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        weight_and_bias(Some(&self.ws), self.bs.as_ref())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().affine()
+    }
+}
+
+impl<ND: Debug + Send> Layer for nn::ConvTransposeND<ND>
 where
     nn::ConvTransposeND<ND>: ModuleT,
 {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        expect_convolvable(&self.name(), x, &self.ws, Some(self.ws.size()[0]))?;
-        forward(self, &self.name(), x, train)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        weight_and_bias(Some(&self.ws), self.bs.as_ref())
-    }
-
-    fn is_affine(&self) -> bool {
-        true
-    }
-
-    fn name(&self) -> String {
-        let size = self.ws.size();
-        format!("ConvTranspose{}d({} -> {}, {:?})", size.len() - 2, size[0], size[1], &size[2..])
+        expect_convolvable(Named(|| self.name()), x, &self.ws, Some(self.ws.size()[0]))?;
+        forward(self, x, train)
     }
 }
 
 /// Modules whose weights may be absent and whose forward is tch's.
 macro_rules! normalizations {
-    ($($module:ty, samplewise $samplewise:literal, buffers [$($buffer:ident),*]: |$m:ident| $name:expr;)*) => {$(
-        impl Layer for $module {
-            fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-                forward(self, &self.name(), x, train)
-            }
-
-            fn parameters(&self) -> Vec<Parameter> {
-                weight_and_bias(self.ws.as_ref(), self.bs.as_ref())
-            }
-
-            fn buffers(&self) -> Vec<Parameter> {
-                vec![$(Parameter::new(stringify!($buffer), &self.$buffer)),*]
-            }
-
-            fn is_samplewise(&self) -> bool {
-                $samplewise
-            }
-
-            fn layout(&self) -> Layout {
-                Layout::Any
-            }
-
+    ($($module:ty, $properties:expr, buffers [$($buffer:ident),*]: |$m:ident| $name:expr;)*) => {$(
+        impl Part for $module {
             fn name(&self) -> String {
                 let $m = self;
                 $name
+            }
+
+            fn variables(&self) -> Vec<Variable> {
+                let mut variables = weight_and_bias(self.ws.as_ref(), self.bs.as_ref());
+                variables.extend([$(Variable::buffer(stringify!($buffer), &self.$buffer)),*]);
+                variables
+            }
+
+            fn properties(&self) -> Properties {
+                $properties.any_layout()
+            }
+        }
+
+        impl Layer for $module {
+            fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+                forward(self, x, train)
             }
         }
     )*};
 }
 
 normalizations! {
-    nn::BatchNorm, samplewise false, buffers [running_mean, running_var]: |m| format!("BatchNorm({})", m.running_mean.size()[0]);
-    nn::LayerNorm, samplewise true, buffers []: |m| format!("LayerNorm({:?})", m.normalized_shape);
-    nn::GroupNorm, samplewise true, buffers []: |m| format!("GroupNorm({} groups, {})", m.num_groups, m.num_channels);
+    nn::BatchNorm, Properties::default(), buffers [running_mean, running_var]: |m| format!("BatchNorm({})", m.running_mean.size()[0]);
+    nn::LayerNorm, Properties::default().samplewise(), buffers []: |m| format!("LayerNorm({:?})", m.normalized_shape);
+    nn::GroupNorm, Properties::default().samplewise(), buffers []: |m| format!("GroupNorm({} groups, {})", m.num_groups, m.num_channels);
+}
+
+impl Part for nn::Embedding {
+    fn name(&self) -> String {
+        format!("Embedding({}, {})", self.ws.size()[0], self.ws.size()[1])
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        weight_and_bias(Some(&self.ws), None)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().samplewise()
+    }
 }
 
 impl Layer for nn::Embedding {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        forward(self, &self.name(), x, train)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        weight_and_bias(Some(&self.ws), None)
-    }
-
-    fn is_samplewise(&self) -> bool {
-        true
-    }
-
-    fn name(&self) -> String {
-        format!("Embedding({}, {})", self.ws.size()[0], self.ws.size()[1])
+        forward(self, x, train)
     }
 }
+
+impl Part for nn::Func<'_> {}
 
 impl Layer for nn::Func<'_> {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        forward(self, "Func", x, train)
+        forward(self, x, train)
     }
 }
 
+impl Part for nn::FuncT<'_> {}
+
 impl Layer for nn::FuncT<'_> {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        forward(self, "FuncT", x, train)
+        forward(self, x, train)
     }
 }
 
 /// Any tch module, together with the list of its parameters.
 ///
 /// ```
-/// use spiketrace::{with_parameters, OtttSequential, Parameter};
+/// use spiketrace::{with_parameters, OtttSequential, Variable};
 /// use tch::{nn, Device};
 /// let vs = nn::VarStore::new(Device::Cpu);
 /// let linear = nn::linear(vs.root() / "fc", 4, 2, Default::default());
-/// let parameters = vec![Parameter::new("fc.weight", &linear.ws)];
+/// let parameters = vec![Variable::parameter("fc.weight", &linear.ws)];
 /// let block = nn::seq().add(linear).add_fn(|x| x.relu());
 /// let net = OtttSequential::new().add(with_parameters("Block", block, parameters));
 /// assert!(net.to_string().contains("GradWithTrace"));
@@ -198,7 +178,7 @@ impl Layer for nn::FuncT<'_> {
 pub struct WithParameters<M> {
     name: String,
     module: M,
-    parameters: Vec<Parameter>,
+    parameters: Vec<Variable>,
     samplewise: bool,
 }
 
@@ -206,7 +186,7 @@ pub struct WithParameters<M> {
 pub fn with_parameters<M: ModuleT>(
     name: impl Into<String>,
     module: M,
-    parameters: Vec<Parameter>,
+    parameters: Vec<Variable>,
 ) -> WithParameters<M> {
     WithParameters { name: name.into(), module, parameters, samplewise: false }
 }
@@ -219,20 +199,28 @@ impl<M> WithParameters<M> {
     }
 }
 
-impl<M: ModuleT> Layer for WithParameters<M> {
-    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        forward(&self.module, &self.name, x, train)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.parameters.iter().map(|p| Parameter::new(p.name.clone(), &p.tensor)).collect()
-    }
-
-    fn is_samplewise(&self) -> bool {
-        self.samplewise
-    }
-
+impl<M: ModuleT> Part for WithParameters<M> {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        self.parameters.clone()
+    }
+
+    fn properties(&self) -> Properties {
+        let properties = Properties::default();
+        if self.samplewise {
+            properties.samplewise()
+        } else {
+            properties
+        }
+    }
+}
+
+impl<M: ModuleT> Layer for WithParameters<M> {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        expect_defined(format_args!("{}'s input", self.name), x)?;
+        catch_panic(&self.name, || self.module.forward_t(x, train))
     }
 }

@@ -2,12 +2,14 @@
 
 use tch::{Kind, Tensor};
 
-use super::cast::{forward, reduced};
+use super::online::pass_through;
+use super::plan::Plan;
+use super::rounded::{forward, reduced};
 use crate::autograd::replace_for_grad;
-use crate::error::{expect_like, Result};
+use crate::error::Result;
 use crate::fast::fast_paths;
 use crate::ffi::{autocast, learn_from};
-use crate::module::{expect_time_steps, Layer, Layout, Memory, OnlineModule, Parameter};
+use crate::module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
 use crate::signal::Signal;
 
 /// Wraps a weighted layer f for OTTT.
@@ -21,7 +23,7 @@ use crate::signal::Signal;
 /// plainly.
 ///
 /// # Cost
-/// One forward pass where f is affine ([`Layer::is_affine`]): linear layers and convolutions run on the
+/// One forward pass where f is affine ([`Properties::affine`]): linear layers and convolutions run on the
 /// spike, and what their operation keeps for the weights' gradient is the trace. Any other f takes two,
 /// one for the value without a graph and one on the trace for the graph; state that it keeps in forward,
 /// such as batch statistics, sees both, spike first, as in SpikingJelly.
@@ -47,12 +49,14 @@ use crate::signal::Signal;
 #[derive(Debug)]
 pub struct GradWithTrace<M> {
     module: M,
+    plan: Plan,
 }
 
 impl<M: Layer> GradWithTrace<M> {
     /// Wraps `module`.
-    pub fn new(module: M) -> Self {
-        Self { module }
+    pub fn new(mut module: M) -> Self {
+        let plan = Plan::of_layer(&mut module).wrapped(Wrapper::GradWithTrace);
+        Self { module, plan }
     }
 
     /// The wrapped layer.
@@ -61,75 +65,47 @@ impl<M: Layer> GradWithTrace<M> {
     }
 }
 
-impl<M: Layer> OnlineModule for GradWithTrace<M> {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        self.steps(x, 1, train)
+impl<M: Layer> Part for GradWithTrace<M> {
+    fn name(&self) -> String {
+        self.module.name()
     }
 
-    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        expect_time_steps(|| self.module.name(), time_steps)?;
-        Ok(Signal::Dense(match x {
-            Signal::Dense(x) => forward(&mut self.module, x, time_steps, train)?,
-            Signal::Constant(_) => {
-                return self.steps(&x.shallow_clone().spread(time_steps)?, time_steps, train)
-            }
-            Signal::SpikeTrace { spike, trace } => {
-                grad_with_trace(&mut self.module, spike, trace, time_steps, train)?
-            }
-        }))
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        self.module.hold_weights()
-    }
-
-    fn release_weights(&mut self) -> Result<()> {
-        self.module.release_weights()
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.module.parameters()
-    }
-
-    fn buffers(&self) -> Vec<Parameter> {
-        self.module.buffers()
+    fn variables(&self) -> Vec<Variable> {
+        self.module.variables()
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         self.module.memories()
     }
 
-    fn name(&self) -> String {
-        self.module.name()
+    fn properties(&self) -> Properties {
+        self.plan.by_hand()
     }
+}
 
-    fn layout(&self) -> Layout {
-        self.module.layout()
-    }
-
-    fn wrapper(&self) -> &'static str {
-        "GradWithTrace"
+impl<M: Layer> OnlineModule for GradWithTrace<M> {
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        pass_through(&mut self.module, &self.plan, x, pass)
     }
 }
 
 pub(super) fn grad_with_trace(
-    module: &mut (impl Layer + ?Sized),
+    layer: &mut (impl Layer + ?Sized),
+    is_affine: bool,
     spike: &Tensor,
     trace: &Tensor,
-    time_steps: i64,
-    train: bool,
+    pass: &Pass<'_>,
 ) -> Result<Tensor> {
-    expect_like("the trace", trace, "the spike", spike)?;
-    let value = if fast_paths().one_pass && module.is_affine() && !trace.requires_grad() {
-        let (y, learns) = match reduced(module, spike) {
+    let value = if fast_paths().one_pass && is_affine && !trace.requires_grad() {
+        let (y, learns) = match reduced(is_affine, spike) {
             Some(kind) => {
                 let (spike, trace) = (spike.f_to_kind(kind)?, trace.f_to_kind(kind)?);
-                let y = autocast(&spike, kind, || module.forward_steps(&spike, time_steps, train))?;
+                let y = autocast(&spike, kind, || layer.forward_pass(&spike, pass))?;
                 let learns = !y.requires_grad() || learn_from(&y, &spike, &trace)?;
                 (y.f_to_kind(Kind::Float)?, learns)
             }
             None => {
-                let y = module.forward_steps(spike, time_steps, train)?;
+                let y = layer.forward_pass(spike, pass)?;
                 let learns = !y.requires_grad() || learn_from(&y, spike, trace)?;
                 (y, learns)
             }
@@ -140,8 +116,8 @@ pub(super) fn grad_with_trace(
         y.f_detach()?
     } else {
         let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
-        forward(module, spike, time_steps, train)?
+        forward(layer, is_affine, spike, pass)?
     };
-    let for_grad = forward(module, &replace_for_grad(spike, trace)?, time_steps, train)?;
+    let for_grad = forward(layer, is_affine, &replace_for_grad(spike, trace)?, pass)?;
     replace_for_grad(&for_grad, &value)
 }

@@ -1,17 +1,18 @@
 //! Layers, and the wrappers and the container that carry spikes with their traces through them.
 
-mod cast;
 mod dropout;
 mod feedback;
 mod from_tch;
 mod grad_with_trace;
 mod layout;
 mod online;
-mod parts;
+mod plan;
 mod pool;
+mod rounded;
 mod script_module;
 mod sequential;
 mod shape;
+mod slot;
 mod spike_trace_op;
 mod standardize;
 mod ws;

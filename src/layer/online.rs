@@ -1,75 +1,49 @@
 //! Every layer is an online module: its parameters decide what a spike with its trace meets.
 
-use super::cast::forward;
 use super::grad_with_trace::grad_with_trace;
+use super::plan::Plan;
+use super::rounded::forward;
 use super::spike_trace_op::spike_trace_op;
-use crate::error::Result;
-use crate::module::{expect_time_steps, Constant, Layer, Layout, Memory, OnlineModule, Parameter};
+use crate::check::{expect_like, expect_time_steps, Named};
+use crate::error::{Error, Result};
+use crate::module::{Layer, OnlineModule, Pass, Wrapper};
 use crate::signal::Signal;
 
 impl<L: Layer> OnlineModule for L {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        self.steps(x, 1, train)
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        let plan = Plan::of_layer(self);
+        pass_through(self, &plan, x, pass)
     }
 
-    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        expect_time_steps(|| Layer::name(self), time_steps)?;
-        match x {
-            Signal::Constant(x) => Ok(Signal::Constant(forward(self, x, 1, train)?)),
-            Signal::Dense(x) => Ok(Signal::Dense(forward(self, x, time_steps, train)?)),
-            Signal::SpikeTrace { spike, trace } if Layer::parameters(self).is_empty() => {
-                spike_trace_op(self, spike, trace, time_steps, train)
-            }
-            Signal::SpikeTrace { spike, trace } => {
-                Ok(Signal::Dense(grad_with_trace(self, spike, trace, time_steps, train)?))
-            }
+    fn as_layer(&mut self) -> Option<&mut dyn Layer> {
+        Some(self)
+    }
+}
+
+/// Takes a signal through a layer of which `plan` is known.
+pub(super) fn pass_through(
+    layer: &mut (impl Layer + ?Sized),
+    plan: &Plan,
+    x: &Signal,
+    pass: &Pass<'_>,
+) -> Result<Signal> {
+    expect_time_steps(Named(|| layer.name()), pass.time_steps)?;
+    match x {
+        // One step stands for all of them.
+        Signal::Constant(x) if plan.keeps_constant() => {
+            Ok(Signal::Constant(forward(layer, plan.is_affine(), x, &pass.steps(1))?))
         }
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        Layer::hold_weights(self)
-    }
-
-    fn release_weights(&mut self) -> Result<()> {
-        Layer::release_weights(self)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        Layer::parameters(self)
-    }
-
-    fn buffers(&self) -> Vec<Parameter> {
-        Layer::buffers(self)
-    }
-
-    fn memories(&mut self) -> Vec<&mut Memory> {
-        Layer::memories(self)
-    }
-
-    fn name(&self) -> String {
-        Layer::name(self)
-    }
-
-    fn scale(&self) -> Option<f64> {
-        Layer::scale(self)
-    }
-
-    fn constant(&mut self) -> Constant {
-        match Layer::is_samplewise(self) && Layer::memories(self).is_empty() {
-            true => Constant::Keeps,
-            false => Constant::Refuses,
-        }
-    }
-
-    fn layout(&self) -> Layout {
-        Layer::layout(self)
-    }
-
-    fn wrapper(&self) -> &'static str {
-        if Layer::parameters(self).is_empty() {
-            "SpikeTraceOp"
-        } else {
-            "GradWithTrace"
+        _ if pass.time_steps > 1 && !plan.takes_steps() => Err(Error::SeveralSteps { module: layer.name() }),
+        Signal::Constant(_) => pass_through(layer, plan, &x.shallow_clone().spread(pass.time_steps)?, pass),
+        Signal::Dense(x) => Ok(Signal::Dense(forward(layer, plan.is_affine(), x, pass)?)),
+        Signal::SpikeTrace { spike, trace } => {
+            expect_like("the trace", trace, "the spike", spike)?;
+            match plan.wrapper {
+                Wrapper::GradWithTrace => {
+                    Ok(Signal::Dense(grad_with_trace(layer, plan.is_affine(), spike, trace, pass)?))
+                }
+                _ => spike_trace_op(layer, spike, trace, pass),
+            }
         }
     }
 }

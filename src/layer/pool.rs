@@ -2,8 +2,10 @@
 
 use tch::Tensor;
 
+use crate::check::expect_image;
 use crate::error::{Error, Result};
-use crate::module::{Layer, Layout};
+use crate::ffi::shape;
+use crate::module::{Layer, Part, Properties};
 
 /// Where the windows of a pooling lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +45,7 @@ impl Window {
 
     fn check(&self, layer: &str, x: &Tensor) -> Result<()> {
         expect_image(layer, x)?;
-        let size = x.size();
+        let size = shape(x);
         let smallest = size[size.len() - 2..].iter().min().copied().unwrap_or(0);
         // Padding is at most half of ksize.
         let least = self.ksize - 2 * self.padding;
@@ -53,14 +55,6 @@ impl Window {
         }
         Ok(())
     }
-}
-
-fn expect_image(layer: &str, x: &Tensor) -> Result<()> {
-    if !(3..=4).contains(&x.dim()) {
-        let fix = "add the missing dimension with unsqueeze()";
-        return Err(Error::shape(&format!("{layer}'s input"), "[N, C, H, W] or [C, H, W]", x, fix));
-    }
-    Ok(())
 }
 
 /// The mean of each window.
@@ -80,23 +74,21 @@ impl AvgPool2d {
     }
 }
 
+impl Part for AvgPool2d {
+    fn name(&self) -> String {
+        format!("AvgPool2d({})", self.0.ksize)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().samplewise().any_layout()
+    }
+}
+
 impl Layer for AvgPool2d {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         self.0.check("AvgPool2d", x)?;
         let Window { ksize, stride, padding, ceil_mode } = self.0;
         Ok(x.f_avg_pool2d([ksize; 2], [stride; 2], [padding; 2], ceil_mode, true, None)?)
-    }
-
-    fn is_samplewise(&self) -> bool {
-        true
-    }
-
-    fn name(&self) -> String {
-        format!("AvgPool2d({})", self.0.ksize)
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
     }
 }
 
@@ -117,23 +109,21 @@ impl MaxPool2d {
     }
 }
 
+impl Part for MaxPool2d {
+    fn name(&self) -> String {
+        format!("MaxPool2d({})", self.0.ksize)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().samplewise().any_layout()
+    }
+}
+
 impl Layer for MaxPool2d {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         self.0.check("MaxPool2d", x)?;
         let Window { ksize, stride, padding, ceil_mode } = self.0;
         Ok(x.f_max_pool2d([ksize; 2], [stride; 2], [padding; 2], [1, 1], ceil_mode)?)
-    }
-
-    fn is_samplewise(&self) -> bool {
-        true
-    }
-
-    fn name(&self) -> String {
-        format!("MaxPool2d({})", self.0.ksize)
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
     }
 }
 
@@ -160,21 +150,19 @@ impl AdaptiveAvgPool2d {
     }
 }
 
-impl Layer for AdaptiveAvgPool2d {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        expect_image("AdaptiveAvgPool2d", x)?;
-        Ok(x.f_adaptive_avg_pool2d(self.output)?)
-    }
-
-    fn is_samplewise(&self) -> bool {
-        true
-    }
-
+impl Part for AdaptiveAvgPool2d {
     fn name(&self) -> String {
         format!("AdaptiveAvgPool2d({:?})", self.output)
     }
 
-    fn layout(&self) -> Layout {
-        Layout::Any
+    fn properties(&self) -> Properties {
+        Properties::default().samplewise().any_layout()
+    }
+}
+
+impl Layer for AdaptiveAvgPool2d {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        expect_image("AdaptiveAvgPool2d", x)?;
+        Ok(x.f_adaptive_avg_pool2d(self.output)?)
     }
 }

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::{nn, Tensor};
 
 use crate::atomic_file::write_bytes_atomically;
-use crate::error::{expect_defined, Error, Result};
+use crate::check::expect_defined;
+use crate::error::{Error, Result};
 use crate::ffi::{bytes, Form, Script};
-use crate::module::{Layer, Parameter};
+use crate::module::{Layer, Part, Properties, Variable};
 
 /// Options of [`ScriptModule::load`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,8 +63,7 @@ pub struct ScriptModule {
     /// Shared, so that a module inside a network can be saved.
     shared: Arc<Mutex<Shared>>,
     name: String,
-    parameters: Vec<Parameter>,
-    buffers: Vec<Parameter>,
+    variables: Vec<Variable>,
     samplewise: bool,
 }
 
@@ -128,13 +128,12 @@ impl ScriptModule {
             let trainable = i < parameters.len() && tensor.requires_grad() && !known;
             let _ = place.add(name, tensor.shallow_clone(), trainable);
         }
-        let named = |all: &[(String, Tensor)]| {
-            all.iter().map(|(name, tensor)| Parameter::new(name, tensor)).collect()
-        };
-        let (parameters, buffers) = (named(&parameters), named(&buffers));
+        let parameters = parameters.iter().map(|(name, tensor)| Variable::parameter(name, tensor));
+        let buffers = buffers.iter().map(|(name, tensor)| Variable::buffer(name, tensor));
+        let variables = parameters.chain(buffers).collect();
         let name = format!("ScriptModule({})", form.name);
         let shared = Arc::new(Mutex::new(Shared { script, train: None }));
-        Ok(Self { shared, name, parameters, buffers, samplewise: config.samplewise })
+        Ok(Self { shared, name, variables, samplewise: config.samplewise })
     }
 
     /// The same module, not a copy: one to go into a network, one to save it by.
@@ -142,8 +141,7 @@ impl ScriptModule {
         Self {
             shared: Arc::clone(&self.shared),
             name: self.name.clone(),
-            parameters: Layer::parameters(self),
-            buffers: Layer::buffers(self),
+            variables: self.variables.clone(),
             samplewise: self.samplewise,
         }
     }
@@ -170,9 +168,28 @@ impl ScriptModule {
     }
 }
 
+impl Part for ScriptModule {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        self.variables.clone()
+    }
+
+    fn properties(&self) -> Properties {
+        let properties = Properties::default();
+        if self.samplewise {
+            properties.samplewise()
+        } else {
+            properties
+        }
+    }
+}
+
 impl Layer for ScriptModule {
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
-        expect_defined(&format!("{}'s input", self.name), x)?;
+        expect_defined(format_args!("{}'s input", self.name), x)?;
         let mut shared = self.shared();
         if shared.train != Some(train) {
             shared.script.set_train(train)?;
@@ -182,22 +199,6 @@ impl Layer for ScriptModule {
             Error::Torch(text) => Error::Torch(format!("{}: {}", self.name, what_failed(&text))),
             other => other,
         })
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        shared_handles(&self.parameters)
-    }
-
-    fn buffers(&self) -> Vec<Parameter> {
-        shared_handles(&self.buffers)
-    }
-
-    fn is_samplewise(&self) -> bool {
-        self.samplewise
-    }
-
-    fn name(&self) -> String {
-        self.name.clone()
     }
 }
 
@@ -221,10 +222,6 @@ fn check(path: &Path, form: &Form, parameters: usize, config: ScriptConfig) -> R
         ));
     }
     Ok(())
-}
-
-fn shared_handles(parameters: &[Parameter]) -> Vec<Parameter> {
-    parameters.iter().map(|p| Parameter::new(p.name.clone(), &p.tensor)).collect()
 }
 
 /// Whether both are one tensor: a weight that has two names.

@@ -5,13 +5,14 @@ use std::fmt;
 use tch::Tensor;
 
 use super::layout::arranged;
-use super::parts;
-use crate::autograd::{Cut, Held};
+use super::slot::{self, Slot};
+use crate::autograd::{Cut, Hold, Key, Owner};
+use crate::check::expect_time_steps;
 use crate::error::{Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, identity};
-use crate::module::{expect_time_steps, Constant, Layout, Memory, OnlineModule, Parameter};
-use crate::precision::{precision, Precision};
+use crate::module::{Layout, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
+use crate::precision::precision;
 use crate::signal::Signal;
 
 /// A sequential container for online training.
@@ -45,32 +46,11 @@ use crate::signal::Signal;
 #[doc(alias = "OTTTSequential")]
 #[derive(Debug, Default)]
 pub struct OtttSequential {
-    modules: Vec<Box<dyn OnlineModule>>,
-    /// One a module: its position, or a name of its own.
-    names: Vec<String>,
-    /// The first modules' answer to a constant input, made once for as long as the weights stand still.
-    head: Held,
-    /// The circumstances that it was made for.
-    headed: Option<Headed>,
-}
-
-/// The circumstances under which a constant input went through the first modules.
-#[derive(Debug)]
-struct Headed {
-    x: Tensor,
-    train: bool,
-    precision: Precision,
-    /// How many modules it went through.
-    modules: usize,
-}
-
-impl Headed {
-    /// Whether `x` is the same tensor, or one of the same numbers where no gradient is to reach it.
-    fn is_for(&self, x: &Tensor, train: bool) -> bool {
-        let data =
-            || !x.requires_grad() && !self.x.requires_grad() && x.f_is_set_to(&self.x).unwrap_or(false);
-        self.train == train && self.precision == precision() && (identity(x) == identity(&self.x) || data())
-    }
+    slots: Vec<Slot>,
+    /// How many of the first modules keep a constant input constant: all that they do with it is done once, for as long
+    /// as the weights stand still.
+    head: usize,
+    owner: Owner,
 }
 
 impl OtttSequential {
@@ -79,10 +59,12 @@ impl OtttSequential {
         Self::default()
     }
 
-    /// Appends a module, whose parameters are named by its position.
+    /// Appends a module, whose variables are named by its position.
+    ///
+    /// It is asked for its properties and variables here, and at no step.
     #[allow(clippy::should_implement_trait)] // tch's name
     pub fn add(self, module: impl OnlineModule + 'static) -> Self {
-        let position = self.modules.len().to_string();
+        let position = self.slots.len().to_string();
         self.push(position, module)
     }
 
@@ -92,8 +74,8 @@ impl OtttSequential {
     /// When the name is empty, taken, the position of another module, or has a dot in it: that is what parts the names of
     /// nested modules.
     pub fn add_named(self, name: &str, module: impl OnlineModule + 'static) -> Result<Self> {
-        let position_of_another = name.parse::<usize>().is_ok_and(|i| i != self.modules.len());
-        let taken = position_of_another || self.names.iter().any(|taken| taken == name);
+        let position_of_another = name.parse::<usize>().is_ok_and(|i| i != self.slots.len());
+        let taken = position_of_another || self.slots.iter().any(|slot| slot.name == name);
         if name.is_empty() || name.contains('.') || taken {
             let expected = "a name without a dot that no other module of the container has";
             return Err(Error::argument("a module's name", expected, format!("{name:?}")));
@@ -102,19 +84,22 @@ impl OtttSequential {
     }
 
     pub(crate) fn push(mut self, name: String, module: impl OnlineModule + 'static) -> Self {
-        self.modules.push(Box::new(module));
-        self.names.push(name);
+        let slot = Slot::new(name, Box::new(module));
+        if self.head == self.slots.len() && slot.plan.keeps_constant() {
+            self.head += 1;
+        }
+        self.slots.push(slot);
         self
     }
 
     /// How many modules there are.
     pub fn len(&self) -> usize {
-        self.modules.len()
+        self.slots.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.modules.is_empty()
+        self.slots.is_empty()
     }
 
     /// [`step`](OnlineModule::step), with the signal behind each module shown to `inspect`.
@@ -124,89 +109,56 @@ impl OtttSequential {
         train: bool,
         mut inspect: impl FnMut(usize, &dyn OnlineModule, &Signal),
     ) -> Result<Signal> {
-        self.run(x, 1, train, Some(&mut inspect))
+        self.run(x, &Pass::new(train), Some(&mut inspect))
     }
 
     /// Takes the signal through all modules; an error says which of them met it.
-    fn run(
-        &mut self,
-        x: &Signal,
-        time_steps: i64,
-        train: bool,
-        mut inspect: Option<Inspect<'_>>,
-    ) -> Result<Signal> {
-        expect_time_steps(|| "OtttSequential", time_steps)?;
-        let held = self.head.is_held();
-        let (begin, mut signal) = match x {
-            Signal::Constant(x) if held && inspect.is_none() => self.head(x, train)?,
+    fn run(&mut self, x: &Signal, pass: &Pass<'_>, mut inspect: Option<Inspect<'_>>) -> Result<Signal> {
+        expect_time_steps("OtttSequential", pass.time_steps)?;
+        let (begin, mut signal) = match (x, pass.hold) {
+            (Signal::Constant(x), Some(hold)) if self.head > 0 && inspect.is_none() => {
+                (self.head, self.head_value(x, pass, hold)?)
+            }
             _ => (0, x.shallow_clone()),
         };
-        let mut rest = self.modules.iter_mut().enumerate().skip(begin).peekable();
-        while let Some((i, module)) = rest.next() {
-            if module.constant() == Constant::Refuses {
-                signal = spread(signal, time_steps, held)?;
+        // Somebody who looks wants to see the spikes as they are: multiplied, they would not tell any longer who fired.
+        let folds = inspect.is_none() && fast_paths().fused_neuron;
+        let mut i = begin;
+        while let Some(slot) = self.slots.get(i) {
+            if !slot.plan.takes_constant() {
+                signal = spread(signal, pass)?;
             }
-            // A neuron multiplies its spikes by itself, unless somebody wants to see them before, or they would no
-            // longer tell who fired.
-            let next = rest.peek().and_then(|(_, next)| next.scale());
-            let scale = next.filter(|scale| {
-                inspect.is_none()
-                    && module.takes_scale()
-                    && fast_paths().fused_neuron
-                    && (*scale as f32).is_normal()
-            });
-            signal =
-                parts::step(&self.names[i], &mut **module, &signal, |module, x| match (scale, time_steps) {
-                    (Some(scale), _) => module.scaled_steps(x, time_steps, train, scale),
-                    (None, 1) => module.step(x, train),
-                    (None, _) => module.steps(x, time_steps, train),
-                })?;
-            if scale.is_some() {
-                rest.next();
-            }
+            let factor = if folds { self.folded(i) } else { None };
+            let slot = &mut self.slots[i];
+            signal = slot.pass(&signal, &Pass { factor: factor.unwrap_or(1.0), ..*pass })?;
             if let Some(inspect) = &mut inspect {
-                inspect(i, &**module, &signal);
+                inspect(i, &*slot.module, &signal);
             }
+            i += if factor.is_some() { 2 } else { 1 };
         }
-        arranged(&spread(signal, time_steps, held)?, Layout::Contiguous)
+        arranged(&spread(signal, pass)?, Layout::Contiguous)
     }
 
-    /// How many modules keep a constant `x` constant, and what they make of it.
-    fn head(&mut self, x: &Tensor, train: bool) -> Result<(usize, Signal)> {
-        let Self { modules, names, head, headed } = self;
-        let keeps = |module: &mut Box<dyn OnlineModule>| module.constant() == Constant::Keeps;
-        let count = modules.iter_mut().map(keeps).take_while(|keeps| *keeps).count();
-        let same = headed.as_ref().is_some_and(|headed| headed.modules == count && headed.is_for(x, train));
-        let make = || {
+    /// What the module multiplies its output by in the place of the next one, which is left out then.
+    fn folded(&self, i: usize) -> Option<f64> {
+        let next = self.slots.get(i + 1)?;
+        next.plan.factor().filter(|_| self.slots[i].plan.multiplies())
+    }
+
+    /// What the head makes of a constant `x`.
+    fn head_value(&mut self, x: &Tensor, pass: &Pass<'_>, hold: &Hold) -> Result<Signal> {
+        let key = Key { input: identity(x), train: pass.train, kind: precision().kind(), ..self.owner.key() };
+        let made = hold.value(key, || {
             // A copy where a graph keeps it: the caller may change x before the graph is gone through.
             let mut signal = Signal::Constant(if grad_enabled() { copied(x)? } else { x.shallow_clone() });
             let mut sources = vec![x.shallow_clone()];
-            for (name, module) in names.iter().zip(&mut modules[..count]) {
-                signal = parts::step(name, &mut **module, &signal, |module, x| module.step(x, train))?;
-                sources.extend(module.state().into_iter().map(|p| p.tensor));
+            for slot in &mut self.slots[..self.head] {
+                signal = slot.pass(&signal, &Pass { factor: 1.0, ..pass.steps(1) })?;
+                sources.extend(slot.module.variables().into_iter().map(|variable| variable.tensor));
             }
-            let cut = Cut::new(signal.into_value(), sources)?;
-            let (x, precision) = (x.shallow_clone(), precision());
-            *headed = Some(Headed { x, train, precision, modules: count });
-            Ok(cut)
-        };
-        match if count > 0 { head.value(same, make)? } else { None } {
-            Some(made) => Ok((count, Signal::Constant(made))),
-            None => Ok((0, Signal::Constant(x.shallow_clone()))),
-        }
-    }
-
-    /// What `of` says of every module, the module's name in front of each.
-    fn named(&self, of: impl Fn(&dyn OnlineModule) -> Vec<Parameter>) -> Vec<Parameter> {
-        parts::named(self.names.iter().zip(&self.modules).map(|(name, module)| (&**name, &**module)), of)
-    }
-
-    /// The modules with their names.
-    fn parts(
-        &mut self,
-    ) -> impl DoubleEndedIterator<Item = (&str, &mut dyn OnlineModule)> + ExactSizeIterator {
-        let parts = self.names.iter().zip(&mut self.modules);
-        parts.map(|(name, module)| (&**name, &mut **module as &mut dyn OnlineModule))
+            Cut::new(signal.into_value(), sources)
+        });
+        made.map(Signal::Constant)
     }
 }
 
@@ -215,10 +167,10 @@ type Inspect<'a> = &'a mut dyn FnMut(usize, &dyn OnlineModule, &Signal);
 
 /// A constant as `[time_steps * N, ...]`. A held one goes out as a copy: whoever gets it may change it in place, and it is
 /// to serve again.
-fn spread(signal: Signal, time_steps: i64, held: bool) -> Result<Signal> {
+fn spread(signal: Signal, pass: &Pass<'_>) -> Result<Signal> {
     match signal {
-        Signal::Constant(x) if held && time_steps == 1 => Ok(Signal::Dense(copied(&x)?)),
-        signal => signal.spread(time_steps),
+        Signal::Constant(x) if pass.hold.is_some() && pass.time_steps == 1 => Ok(Signal::Dense(copied(&x)?)),
+        signal => signal.spread(pass.time_steps),
     }
 }
 
@@ -229,86 +181,72 @@ fn copied(x: &Tensor) -> Result<Tensor> {
     Ok(copy)
 }
 
-impl OnlineModule for OtttSequential {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        self.run(x, 1, train, None)
+impl Part for OtttSequential {
+    fn name(&self) -> String {
+        format!("OtttSequential({} modules)", self.slots.len())
     }
 
-    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        self.run(x, time_steps, train, None)
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        let late = self.head.hold();
-        late.and(parts::each(self.parts(), |module| module.hold_weights()))
-    }
-
-    /// From the last module to the first, since what one passes on is for those before it. The head goes through the
-    /// first modules' weights, which are released after it.
-    fn release_weights(&mut self) -> Result<()> {
-        let headed = self.headed.as_ref().map_or(0, |headed| headed.modules);
-        let after = self.len() - headed;
-        let release = |module: &mut dyn OnlineModule| module.release_weights();
-        let rest = parts::each(self.parts().rev().take(after), release);
-        let head = self.head.release();
-        if !self.head.has_value() {
-            self.headed = None;
-        }
-        let first = parts::each(self.parts().rev().skip(after), release);
-        rest.and(head).and(first)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.named(|module| module.parameters())
-    }
-
-    fn buffers(&self) -> Vec<Parameter> {
-        self.named(|module| module.buffers())
+    fn variables(&self) -> Vec<Variable> {
+        slot::variables(&self.slots)
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
-        self.modules.iter_mut().flat_map(|module| module.memories()).collect()
+        slot::memories(&mut self.slots)
     }
 
-    fn reset(&mut self) {
-        self.modules.iter_mut().for_each(|module| module.reset());
-    }
-
-    fn detach(&mut self) {
-        self.modules.iter_mut().for_each(|module| module.detach());
-    }
-
-    fn constant(&mut self) -> Constant {
-        Constant::Takes
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
-    }
-
-    fn name(&self) -> String {
-        format!("OtttSequential({} modules)", self.modules.len())
+    fn properties(&self) -> Properties {
+        let cuts = self.slots.iter().all(|slot| slot.plan.cuts());
+        Properties { takes_constant: true, cuts, ..Properties::default().any_layout().steps_at_once() }
     }
 }
 
-/// A table: name, module, wrapper, parameters.
+impl OnlineModule for OtttSequential {
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        self.run(x, pass, None)
+    }
+}
+
+/// The plan as a table: name, module, wrapper, what else was decided, parameters.
 impl fmt::Display for OtttSequential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![["".into(), "module".into(), "wrapper".into(), "parameters".into()]];
-        for (name, module) in self.names.iter().zip(&self.modules) {
-            let parameters = module.parameters().into_iter();
+        let mut rows = vec![["", "module", "wrapper", "plan", "parameters"].map(str::to_owned)];
+        for (i, slot) in self.slots.iter().enumerate() {
+            let parameters = slot.module.parameters().into_iter();
             let parameters: Vec<String> =
                 parameters.map(|p| format!("{} {:?}", p.name, p.tensor.size())).collect();
-            let wrapper = module.wrapper().to_owned();
-            rows.push([name.clone(), module.name(), wrapper, parameters.join(", ")]);
+            let wrapper = match slot.plan.wrapper {
+                Wrapper::None => String::new(),
+                wrapper => format!("{wrapper:?}"),
+            };
+            rows.push([
+                slot.name.clone(),
+                slot.module.name(),
+                wrapper,
+                self.decided(i),
+                parameters.join(", "),
+            ]);
         }
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 3] = std::array::from_fn(width);
-        for [index, module, wrapper, parameters] in &rows {
-            let [a, b, c] = widths;
-            let line = format!("{index:>a$}  {module:<b$}  {wrapper:<c$}  {parameters}");
+        let [a, b, c, d]: [usize; 4] = std::array::from_fn(width);
+        for [index, module, wrapper, plan, parameters] in &rows {
+            let line = format!("{index:>a$}  {module:<b$}  {wrapper:<c$}  {plan:<d$}  {parameters}");
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+impl OtttSequential {
+    /// What was decided about a module, in words.
+    fn decided(&self, i: usize) -> String {
+        let plan = &self.slots[i].plan;
+        let decided = [
+            (plan.is_affine() && plan.wrapper == Wrapper::GradWithTrace, "one pass"),
+            (i > 0 && self.folded(i - 1).is_some(), "by the neuron"),
+            (i < self.head, "a constant once"),
+            (!plan.takes_steps(), "step by step"),
+        ];
+        let words = decided.into_iter().filter_map(|(is_so, words)| is_so.then_some(words));
+        words.collect::<Vec<_>>().join(", ")
     }
 }

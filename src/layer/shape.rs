@@ -2,8 +2,9 @@
 
 use tch::Tensor;
 
-use crate::error::{expect_defined, guarded, Error, Result};
-use crate::module::{Layer, Layout};
+use crate::check::expect_defined;
+use crate::error::{guarded, Error, Result};
+use crate::module::{Layer, Part, Properties};
 
 /// Multiplies by a constant: y = scale x.
 ///
@@ -11,26 +12,20 @@ use crate::module::{Layer, Layout};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale(pub f64);
 
-impl Layer for Scale {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        expect_defined("Scale's input", x)?;
-        guarded("Scale", || Ok(x.f_mul_scalar(self.0)?))
-    }
-
-    fn is_samplewise(&self) -> bool {
-        true
-    }
-
-    fn scale(&self) -> Option<f64> {
-        Some(self.0)
-    }
-
+impl Part for Scale {
     fn name(&self) -> String {
         format!("Scale({})", self.0)
     }
 
-    fn layout(&self) -> Layout {
-        Layout::Any
+    fn properties(&self) -> Properties {
+        Properties { factor: Some(self.0), ..Properties::default().samplewise().any_layout() }
+    }
+}
+
+impl Layer for Scale {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        expect_defined("Scale's input", x)?;
+        guarded("Scale", || Ok(x.f_mul_scalar(self.0)?))
     }
 }
 
@@ -49,6 +44,22 @@ impl Default for Flatten {
     }
 }
 
+impl Part for Flatten {
+    fn name(&self) -> String {
+        format!("Flatten({}, {})", self.start_dim, self.end_dim)
+    }
+
+    fn properties(&self) -> Properties {
+        let properties = Properties::default().any_layout();
+        // Joined with others, a sample does not stand by itself any more.
+        if self.start_dim > 0 {
+            properties.samplewise()
+        } else {
+            properties
+        }
+    }
+}
+
 impl Layer for Flatten {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         let dims = x.dim() as i64;
@@ -60,34 +71,20 @@ impl Layer for Flatten {
         }
         Ok(x.f_flatten(self.start_dim, self.end_dim)?)
     }
-
-    fn is_samplewise(&self) -> bool {
-        self.start_dim > 0
-    }
-
-    fn name(&self) -> String {
-        format!("Flatten({}, {})", self.start_dim, self.end_dim)
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
-    }
 }
 
 /// Returns its input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Identity;
 
+impl Part for Identity {
+    fn properties(&self) -> Properties {
+        Properties::default().samplewise().any_layout()
+    }
+}
+
 impl Layer for Identity {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         Ok(x.shallow_clone())
-    }
-
-    fn is_samplewise(&self) -> bool {
-        true
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
     }
 }

@@ -2,8 +2,10 @@
 
 use tch::Tensor;
 
-use crate::error::{expect_like, Result};
-use crate::module::{expect_time_steps, Layer, Layout, Memory, OnlineModule, Parameter};
+use super::online::pass_through;
+use super::plan::Plan;
+use crate::error::Result;
+use crate::module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
 use crate::signal::Signal;
 
 /// Wraps a layer f without weights for OTTT: pooling, dropout, scaling.
@@ -22,12 +24,14 @@ use crate::signal::Signal;
 #[derive(Debug)]
 pub struct SpikeTraceOp<M> {
     module: M,
+    plan: Plan,
 }
 
 impl<M: Layer> SpikeTraceOp<M> {
     /// Wraps `module`.
-    pub fn new(module: M) -> Self {
-        Self { module }
+    pub fn new(mut module: M) -> Self {
+        let plan = Plan::of_layer(&mut module).wrapped(Wrapper::SpikeTraceOp);
+        Self { module, plan }
     }
 
     /// The wrapped layer.
@@ -36,69 +40,38 @@ impl<M: Layer> SpikeTraceOp<M> {
     }
 }
 
-impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        self.steps(x, 1, train)
+impl<M: Layer> Part for SpikeTraceOp<M> {
+    fn name(&self) -> String {
+        self.module.name()
     }
 
-    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        expect_time_steps(|| self.module.name(), time_steps)?;
-        match x {
-            Signal::Dense(x) => Ok(Signal::Dense(self.module.forward_steps(x, time_steps, train)?)),
-            Signal::Constant(_) => self.steps(&x.shallow_clone().spread(time_steps)?, time_steps, train),
-            Signal::SpikeTrace { spike, trace } => {
-                spike_trace_op(&mut self.module, spike, trace, time_steps, train)
-            }
-        }
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        self.module.hold_weights()
-    }
-
-    fn release_weights(&mut self) -> Result<()> {
-        self.module.release_weights()
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.module.parameters()
-    }
-
-    fn buffers(&self) -> Vec<Parameter> {
-        self.module.buffers()
+    fn variables(&self) -> Vec<Variable> {
+        self.module.variables()
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         self.module.memories()
     }
 
-    fn name(&self) -> String {
-        self.module.name()
+    fn properties(&self) -> Properties {
+        self.plan.by_hand()
     }
+}
 
-    fn scale(&self) -> Option<f64> {
-        self.module.scale()
-    }
-
-    fn layout(&self) -> Layout {
-        self.module.layout()
-    }
-
-    fn wrapper(&self) -> &'static str {
-        "SpikeTraceOp"
+impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        pass_through(&mut self.module, &self.plan, x, pass)
     }
 }
 
 pub(super) fn spike_trace_op(
-    module: &mut (impl Layer + ?Sized),
+    layer: &mut (impl Layer + ?Sized),
     spike: &Tensor,
     trace: &Tensor,
-    time_steps: i64,
-    train: bool,
+    pass: &Pass<'_>,
 ) -> Result<Signal> {
-    expect_like("the trace", trace, "the spike", spike)?;
-    let spike = module.forward_steps(spike, time_steps, train)?;
+    let spike = layer.forward_pass(spike, pass)?;
     let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
-    let trace = module.forward_steps(&trace.detach(), time_steps, train)?;
+    let trace = layer.forward_pass(&trace.detach(), pass)?;
     Ok(Signal::SpikeTrace { spike, trace })
 }

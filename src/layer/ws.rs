@@ -17,11 +17,12 @@ use std::borrow::Borrow;
 use tch::nn::{Init, Path};
 use tch::Tensor;
 
-use super::cast::expect_kind_of;
 use super::standardize::standardize;
-use crate::autograd::{Cut, Held};
+use crate::autograd::{Cut, Owner};
+use crate::check::{expect_features, expect_images, Named};
 use crate::error::{guarded, Error, Result};
-use crate::module::{Layer, Layout, Parameter};
+use crate::ffi::shape;
+use crate::module::{Layer, Part, Pass, Properties, Variable};
 
 /// The weights that both layers share.
 #[derive(Debug)]
@@ -30,8 +31,7 @@ struct WsWeight {
     gain: Option<Tensor>,
     bias: Option<Tensor>,
     eps: f64,
-    /// w', made once for as long as the weights stand still.
-    held: Held,
+    owner: Owner,
 }
 
 impl WsWeight {
@@ -53,33 +53,28 @@ impl WsWeight {
         let gain = init.gain.then(|| vs.f_var("gain", &gain_size, Init::Const(1.0))).transpose()?;
         let bias = init.bias.then(|| vs.f_var("bias", &size[..1], init.bs_init.unwrap_or(uniform)));
         let weight = vs.f_var("weight", size, init.ws_init.unwrap_or(uniform))?;
-        Ok(Self { weight, gain, bias: bias.transpose()?, eps: init.eps, held: Held::default() })
+        Ok(Self { weight, gain, bias: bias.transpose()?, eps: init.eps, owner: Owner::default() })
     }
 
-    /// What forward computes with.
-    fn current(&mut self) -> Result<Tensor> {
-        let Self { weight, gain, eps, held, .. } = self;
-        let sources = [Some(&*weight), gain.as_ref()].into_iter().flatten().map(Tensor::shallow_clone);
-        match held.value(true, || Cut::new(standardized(weight, gain.as_ref(), *eps)?, sources))? {
-            Some(value) => Ok(value),
-            None => self.standardized(),
-        }
+    /// What forward computes with: w', made once for as long as the weights stand still.
+    fn current(&self, pass: &Pass<'_>) -> Result<Tensor> {
+        let Some(hold) = pass.hold else { return self.standardized() };
+        hold.value(self.owner.key(), || {
+            let sources = [Some(&self.weight), self.gain.as_ref()].into_iter().flatten();
+            Cut::new(self.standardized()?, sources.map(Tensor::shallow_clone))
+        })
     }
 
     /// w', differentiable in the weight and the gain.
     fn standardized(&self) -> Result<Tensor> {
-        standardized(&self.weight, self.gain.as_ref(), self.eps)
+        guarded("weight standardization", || standardize(&self.weight, self.gain.as_ref(), self.eps))
     }
 
-    fn parameters(&self) -> Vec<Parameter> {
+    fn variables(&self) -> Vec<Variable> {
         let named =
             [("weight", Some(&self.weight)), ("bias", self.bias.as_ref()), ("gain", self.gain.as_ref())];
-        named.into_iter().filter_map(|(name, tensor)| Some(Parameter::new(name, tensor?))).collect()
+        named.into_iter().filter_map(|(name, tensor)| Some(Variable::parameter(name, tensor?))).collect()
     }
-}
-
-fn standardized(weight: &Tensor, gain: Option<&Tensor>, eps: f64) -> Result<Tensor> {
-    guarded("weight standardization", || standardize(weight, gain, eps))
 }
 
 /// What the weights are made with.
@@ -142,35 +137,29 @@ impl WsLinear {
     }
 }
 
-impl Layer for WsLinear {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        expect_features(&self.name(), x, &self.0.weight)?;
-        Ok(x.f_linear(&self.0.current()?, self.0.bias.as_ref())?)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.0.parameters()
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        self.0.held.hold()
-    }
-
-    fn release_weights(&mut self) -> Result<()> {
-        self.0.held.release()
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
-    }
-
-    fn is_affine(&self) -> bool {
-        true
-    }
-
+impl Part for WsLinear {
     fn name(&self) -> String {
         let size = self.0.weight.size();
         format!("WsLinear({} -> {})", size[1], size[0])
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        self.0.variables()
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().affine().any_layout()
+    }
+}
+
+impl Layer for WsLinear {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward_pass(x, &Pass::new(train))
+    }
+
+    fn forward_pass(&mut self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        expect_features(Named(|| self.name()), x, &self.0.weight)?;
+        Ok(x.f_linear(&self.0.current(pass)?, self.0.bias.as_ref())?)
     }
 }
 
@@ -252,60 +241,34 @@ impl WsConv2d {
     }
 
     fn in_channels(&self) -> i64 {
-        self.weight.weight.size()[1] * self.config.groups
+        shape(&self.weight.weight)[1] * self.config.groups
     }
 }
 
-impl Layer for WsConv2d {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        let channels = self.in_channels();
-        if x.dim() != 4 || x.size()[1] != channels {
-            let what = format!("{}'s input", self.name());
-            return Err(Error::shape(
-                &what,
-                format!("[N, {channels}, H, W]"),
-                x,
-                "compare with the layer below",
-            ));
-        }
-        expect_kind_of(&format!("{}'s input", self.name()), x, &self.weight.weight)?;
-        let WsConv2dConfig { stride, padding, dilation, groups, .. } = self.config;
-        let (w, b) = (self.weight.current()?, self.weight.bias.as_ref());
-        Ok(x.f_conv2d(&w, b, [stride; 2], [padding; 2], [dilation; 2], groups)?)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.weight.parameters()
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        self.weight.held.hold()
-    }
-
-    fn release_weights(&mut self) -> Result<()> {
-        self.weight.held.release()
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
-    }
-
-    fn is_affine(&self) -> bool {
-        true
-    }
-
+impl Part for WsConv2d {
     fn name(&self) -> String {
         let size = self.weight.weight.size();
         format!("WsConv2d({} -> {}, {}x{})", self.in_channels(), size[0], size[2], size[3])
     }
+
+    fn variables(&self) -> Vec<Variable> {
+        self.weight.variables()
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().affine().channels_last()
+    }
 }
 
-/// Errors unless the last dimension of `x` is the second of the weight `[out, in]`.
-pub(super) fn expect_features(layer: &str, x: &Tensor, weight: &Tensor) -> Result<()> {
-    let features = weight.size()[1];
-    if x.size().last() != Some(&features) {
-        let what = format!("{layer}'s input");
-        return Err(Error::shape(&what, format!("[.., {features}]"), x, "compare with the layer below"));
+impl Layer for WsConv2d {
+    fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward_pass(x, &Pass::new(train))
     }
-    expect_kind_of(&format!("{layer}'s input"), x, weight)
+
+    fn forward_pass(&mut self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        expect_images(Named(|| self.name()), x, &self.weight.weight, self.in_channels())?;
+        let WsConv2dConfig { stride, padding, dilation, groups, .. } = self.config;
+        let (w, b) = (self.weight.current(pass)?, self.weight.bias.as_ref());
+        Ok(x.f_conv2d(&w, b, [stride; 2], [padding; 2], [dilation; 2], groups)?)
+    }
 }

@@ -34,7 +34,7 @@ pub fn from_ottt_snn(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::{OtttSpikingVgg, OtttSpikingVggConfig, VggArchitecture, VggClassifier, VggStage};
-    use crate::module::{OnlineModule, Parameter};
+    use crate::module::{Part, Variable};
     use tch::{nn::VarStore, Device};
 
     #[test]
@@ -57,7 +57,7 @@ mod tests {
             let config = OtttSpikingVggConfig { num_classes: 3, ..Default::default() };
             let net = OtttSpikingVgg::new(vs.root(), architecture, config).unwrap();
             let places: Vec<_> = places.into_iter().chain([("features.4.op", "features.4")]).collect();
-            for Parameter { name, .. } in net.parameters() {
+            for Variable { name, .. } in net.parameters() {
                 let theirs = places.iter().find_map(|(theirs, ours)| {
                     Some(format!("{theirs}{}", name.strip_prefix(ours).filter(|rest| rest.starts_with('.'))?))
                 });

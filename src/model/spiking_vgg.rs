@@ -11,7 +11,7 @@ use crate::layer::{
     ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Flatten, MaxPool2d, OtttSequential, Scale,
     WsConv2dConfig, WsLinearConfig,
 };
-use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
+use crate::module::{Memory, OnlineModule, Part, Pass, Properties, Variable};
 use crate::neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 use crate::signal::Signal;
 
@@ -114,7 +114,7 @@ impl Default for OtttSpikingVggConfig {
 ///
 /// ```
 /// use spiketrace::model::{OtttSpikingVgg, OtttSpikingVggConfig, VggArchitecture, VggClassifier, VggStage};
-/// use spiketrace::OnlineModule;
+/// use spiketrace::{OnlineModule, Part};
 /// use tch::{nn, Device, Kind, Tensor};
 /// let vs = nn::VarStore::new(Device::Cpu);
 /// let architecture = VggArchitecture {
@@ -147,7 +147,7 @@ impl OtttSpikingVgg {
         check(cfg, classifier, &config)?;
         let vs = vs.borrow();
         let mut features =
-            Part { name: "features", vs, config: &config, ws, net: OtttSequential::new(), len: 0 };
+            Section { name: "features", vs, config: &config, ws, net: OtttSequential::new(), len: 0 };
         let mut channels = config.in_channels;
         for stage in cfg {
             match *stage {
@@ -166,7 +166,7 @@ impl OtttSpikingVgg {
                 }
             }
         }
-        let mut last = Part { name: "classifier", len: 0, ..features };
+        let mut last = Section { name: "classifier", len: 0, ..features };
         let (regions, hidden) = match classifier {
             VggClassifier::Light => (config.fc_hw, None),
             VggClassifier::Heavy { hidden } => (7, Some(hidden)),
@@ -229,7 +229,7 @@ fn check(cfg: &[VggStage], classifier: VggClassifier, config: &OtttSpikingVggCon
 }
 
 /// One of the two containers that the network has in SpikingJelly: a prefix of names here.
-struct Part<'a, 'v> {
+struct Section<'a, 'v> {
     name: &'static str,
     vs: &'a Path<'v>,
     config: &'a OtttSpikingVggConfig,
@@ -239,7 +239,7 @@ struct Part<'a, 'v> {
     len: usize,
 }
 
-impl<'v> Part<'_, 'v> {
+impl<'v> Section<'_, 'v> {
     fn add(&mut self, module: impl OnlineModule + 'static) {
         let name = format!("{}.{}", self.name, self.len);
         self.net = std::mem::take(&mut self.net).push(name, module);
@@ -302,49 +302,27 @@ impl<'v> Part<'_, 'v> {
 }
 
 /// All is the container's.
-impl OnlineModule for OtttSpikingVgg {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        self.0.step(x, train)
+impl Part for OtttSpikingVgg {
+    fn name(&self) -> String {
+        "OtttSpikingVgg".to_owned()
     }
 
-    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        self.0.steps(x, time_steps, train)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        self.0.parameters()
-    }
-
-    fn buffers(&self) -> Vec<Parameter> {
-        self.0.buffers()
-    }
-
-    fn hold_weights(&mut self) -> Result<()> {
-        self.0.hold_weights()
-    }
-
-    fn release_weights(&mut self) -> Result<()> {
-        self.0.release_weights()
+    fn variables(&self) -> Vec<Variable> {
+        self.0.variables()
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         self.0.memories()
     }
 
-    fn layout(&self) -> Layout {
-        self.0.layout()
+    fn properties(&self) -> Properties {
+        self.0.properties()
     }
+}
 
-    fn constant(&mut self) -> Constant {
-        self.0.constant()
-    }
-
-    fn reset(&mut self) {
-        self.0.reset();
-    }
-
-    fn detach(&mut self) {
-        self.0.detach();
+impl OnlineModule for OtttSpikingVgg {
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        self.0.pass(x, pass)
     }
 }
 

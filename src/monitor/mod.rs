@@ -53,7 +53,7 @@ impl Default for MonitorConfig {
 ///
 /// ```
 /// use spiketrace::train::{ottt_online_training, repeat_over_time, Sgd, SgdConfig, Update};
-/// use spiketrace::{Monitor, MonitorConfig, OnlineModule, OtttLifNode, OtttSequential};
+/// use spiketrace::{Monitor, MonitorConfig, OtttLifNode, OtttSequential, Part};
 /// use tch::{nn, Device, Kind, Tensor};
 /// # let vs = nn::VarStore::new(Device::Cpu);
 /// # let p = vs.root();

@@ -1,258 +1,168 @@
-//! The LIF step that both nodes share: charge, fire, reset.
-//!
-//! With the input x, the carried membrane potential v' (data, no gradient) and v_reset counted as 0 in
-//! the charge where the reset is soft:
-//!
-//! ```text
-//! charge   decay_input       h = v' + (x - (v' - v_reset)) / tau
-//!          else              h = v' - (v' - v_reset) / tau + x
-//! fire                       s = Θ(h - v_threshold), backward by the surrogate
-//! reset    soft (None)       v = h - v_threshold s
-//!          hard              v = (1 - s) h + v_reset s         (s taken as data)
-//! trace    (OTTT, training)  a = (1 - 1/tau) a' + s
-//! ```
-
-use std::sync::Arc;
+//! A layer of LIF neurons.
 
 use tch::Tensor;
 
-use super::{cuda, fused};
-use crate::error::{expect_defined, expect_float, guarded, Error, Result};
-use crate::module::{expect_steps, expect_time_steps, Memory};
+use super::dynamics::LifConfig;
+use super::kernel::{row, Kernel, Request, Spikes};
+use super::rule::{LifStep, Rule, Trace};
+use crate::check::{expect_float, expect_fresh, expect_steps, expect_time_steps};
+use crate::error::{guarded, Result};
+use crate::module::{Memory, OnlineModule, Part, Pass, Properties};
 use crate::monitor::note;
 use crate::signal::Signal;
-use crate::surrogate::{fire, Surrogate};
-use crate::through_time::is_through_time;
 
-/// The options of a LIF node, checked.
+/// A layer of LIF neurons, whose trace is that of the rule `R`.
+///
+/// The rules of this crate have names: [`OtttLifNode`](crate::OtttLifNode), [`SlttLifNode`](crate::SlttLifNode),
+/// [`NdotLifNode`](crate::NdotLifNode). One of your own goes in by [`with_rule`](LifNode::with_rule).
+///
+/// # Shapes
+/// Any input, floating-point, fixed from the first step until [`reset`](Part::reset). In training the output is
+/// [`Signal::SpikeTrace`] where the rule has a trace, else the plain spike.
 #[derive(Debug)]
-pub(super) struct Lif {
-    node: &'static str,
-    pub(super) tau: f64,
-    pub(super) decay_input: bool,
-    pub(super) v_threshold: f64,
-    pub(super) v_reset: Option<f64>,
-    pub(super) surrogate: Arc<dyn Surrogate>,
-    pub(super) v: Memory,
+pub struct LifNode<R> {
+    config: LifConfig,
+    rule: R,
+    v: Memory,
+    trace: Memory,
 }
 
-/// How steps are taken.
-#[derive(Clone, Copy)]
-pub(super) struct Options {
-    pub(super) train: bool,
-    /// What the spikes and their traces are multiplied by on the way out.
-    pub(super) scale: f64,
-}
-
-impl Lif {
-    pub(super) fn new(
-        node: &'static str,
-        tau: f64,
-        decay_input: bool,
-        v_threshold: f64,
-        v_reset: Option<f64>,
-        surrogate: Arc<dyn Surrogate>,
-    ) -> Result<Self> {
-        if !(tau >= 1.0 && tau.is_finite()) {
-            let expected = "a finite number of time steps, at least 1";
-            return Err(Error::argument(&format!("{node}'s tau"), expected, tau));
-        }
-        for (name, value) in [("v_threshold", Some(v_threshold)), ("v_reset", v_reset)] {
-            if let Some(value) = value.filter(|value| !value.is_finite()) {
-                return Err(Error::argument(&format!("{node}'s {name}"), "a finite number", value));
-            }
-        }
-        surrogate.check()?;
-        Ok(Self { node, tau, decay_input, v_threshold, v_reset, surrogate, v: None })
-    }
-
-    /// `time_steps` steps on x `[time_steps * N, ...]`, or a constant `[N, ...]`: moves v, and the trace if there
-    /// is one to keep.
+impl<R: Rule> LifNode<R> {
+    /// A node at rest; its state is made from the first input.
     ///
-    /// An error leaves both as they were.
-    pub(super) fn steps(
-        &mut self,
-        x: &Signal,
-        time_steps: i64,
-        trace: Option<&mut Memory>,
-        options: Options,
-    ) -> Result<Spikes> {
-        let spikes = self.unwatched_steps(x, time_steps, trace, options)?;
-        guarded(self.node, || note(std::ptr::from_ref(self) as usize, &spikes.spike, self.v.as_ref()))?;
-        Ok(spikes)
+    /// # Errors
+    /// When tau is below 1, or an option is not a finite number.
+    pub fn with_rule(rule: R, config: LifConfig) -> Result<Self> {
+        config.check(R::NODE)?;
+        Ok(Self { config, rule, v: Memory::default(), trace: Memory::default() })
     }
 
-    fn unwatched_steps(
-        &mut self,
-        x: &Signal,
-        time_steps: i64,
-        trace: Option<&mut Memory>,
-        options: Options,
-    ) -> Result<Spikes> {
-        guarded(self.node, || {
-            expect_float(&format!("{}'s input", self.node), x.value())?;
-            expect_time_steps(|| self.node, time_steps)?;
-            let able = fused::is_able(self, x.value());
-            // Only the sweep takes a constant as it is.
-            let spread = matches!(x, Signal::Constant(_)) && !(able && x.value().dim() > 0);
-            let spread = spread.then(|| x.shallow_clone().spread(time_steps)).transpose()?;
-            let x = spread.as_ref().unwrap_or(x);
-            let rows = if matches!(x, Signal::Constant(_)) { 1 } else { time_steps };
-            let x = x.value();
-            expect_steps(self.node, x, rows)?;
-            let first = row(x, rows, 0)?;
-            if let Some(v) = &self.v {
-                expect_fresh(self.node, "membrane potential v", v, &first)?;
-            }
-            if let Some(trace) = trace.as_ref().and_then(|trace| trace.as_ref()) {
-                expect_fresh(self.node, "trace", trace, &first)?;
-            }
-            if able {
-                return fused::steps(self, x, rows, time_steps, trace, options);
-            }
-            let Spikes { spike, trace } = self.single_steps(x, time_steps, trace, options.train)?;
-            if options.scale == 1.0 {
-                return Ok(Spikes { spike, trace });
-            }
-            let trace = trace.map(|trace| trace.f_mul_scalar(options.scale)).transpose()?;
-            Ok(Spikes { spike: spike.f_mul_scalar(options.scale)?, trace })
-        })
+    /// The membrane potential after the last step, `None` before the first. A handle of it keeps its values.
+    pub fn v(&self) -> Option<&Tensor> {
+        self.v.get()
     }
 
-    /// The steps one after another: each in one kernel on CUDA, else in libtorch's operations.
-    fn single_steps(
-        &mut self,
-        x: &Tensor,
-        time_steps: i64,
-        trace: Option<&mut Memory>,
-        train: bool,
-    ) -> Result<Spikes> {
+    /// Sets the membrane potential; the next input must have its shape. No step changes `v` itself.
+    pub fn set_v(&mut self, v: &Tensor) {
+        self.v.set(v);
+    }
+
+    /// The trace after the last training step, `None` before the first. A handle of it keeps its values.
+    pub fn trace(&self) -> Option<&Tensor> {
+        self.trace.get()
+    }
+
+    /// Sets the trace; the next input must have its shape. No step changes `trace` itself. What the rule carries beside it
+    /// belonged to another trace, and is forgotten.
+    pub fn set_trace(&mut self, trace: &Tensor) {
+        self.trace.set(trace);
+        self.rule.memories().into_iter().for_each(Memory::forget);
+    }
+
+    /// Takes the steps of a pass. An error leaves the state as it was.
+    fn steps(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Spikes> {
+        expect_float(format_args!("{}'s input", R::NODE), x.value())?;
+        expect_time_steps(R::NODE, pass.time_steps)?;
+        let kernel = Kernel::of(&self.config, x.value(), pass);
+        let spread = match x {
+            Signal::Constant(x) if kernel.takes_constant(x) => None,
+            Signal::Constant(_) => Some(x.shallow_clone().spread(pass.time_steps)?),
+            _ => None,
+        };
+        let x = spread.as_ref().unwrap_or(x);
+        let rows = if matches!(x, Signal::Constant(_)) { 1 } else { pass.time_steps };
+        let x = x.value();
+        expect_steps(R::NODE, x, rows)?;
+        self.expect_fresh(&row(x, rows, 0)?)?;
+        let request = Request { config: &self.config, x, rows, leak: 0.0, pass: *pass };
+        match self.rule.trace(&self.config) {
+            Trace::Leak(leak) if pass.train && !pass.through_time => {
+                kernel.run(&Request { leak, ..request }, &mut self.v, Some(&mut self.trace))
+            }
+            Trace::Own if pass.train && !pass.through_time => self.own_trace(kernel, x, rows, pass),
+            _ => kernel.run(&request, &mut self.v, None),
+        }
+    }
+
+    /// Errors where a state was left by another input than `x`, one step's.
+    fn expect_fresh(&mut self, x: &Tensor) -> Result<()> {
+        let of_rule = self.rule.memories().into_iter().map(|memory| ("state of its rule", &*memory));
+        let own = [("membrane potential v", &self.v), ("trace", &self.trace)];
+        for (what, memory) in own.into_iter().chain(of_rule) {
+            if let Some(state) = memory.get() {
+                expect_fresh(format_args!("{}'s {what}", R::NODE), state, "the input", x)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps one after another, each with the trace that the rule makes.
+    fn own_trace(&mut self, kernel: Kernel, x: &Tensor, rows: i64, pass: &Pass<'_>) -> Result<Spikes> {
+        // While there are second handles, no kernel writes to the memory of the state.
+        let before: Vec<Memory> = self.memories().into_iter().map(|memory| memory.shallow_clone()).collect();
         let (mut spikes, mut traces) = (Vec::new(), Vec::new());
-        let mut a = trace.as_ref().and_then(|trace| trace.as_ref()).map(Tensor::detach);
-        let mut v = self.v.as_ref().map(carried);
-        for t in 0..time_steps {
-            let x = row(x, time_steps, t)?;
-            let step = match cuda::is_able(self, &x) {
-                true => cuda::step(self, &x, v.as_ref(), a.as_ref(), trace.is_some(), train)?,
-                false => self.composed_step(&x, v.as_ref(), a.as_ref(), trace.is_some(), train)?,
-            };
-            spikes.push(step.spike);
-            traces.extend(step.a.as_ref().map(Tensor::shallow_clone));
-            (v, a) = (Some(step.v), step.a);
-        }
-        let join = |mut steps: Vec<Tensor>| match steps.len() {
-            0 => Ok(None),
-            1 => Ok(steps.pop()),
-            _ => Tensor::f_cat(&steps, 0).map(Some),
-        };
-        let spikes = Spikes { spike: join(spikes)?.unwrap_or_default(), trace: join(traces)? };
-        self.v = v;
-        if let Some(trace) = trace {
-            *trace = a;
-        }
-        Ok(spikes)
-    }
-
-    /// A step in libtorch's operations: for any kind, device and surrogate.
-    fn composed_step(
-        &self,
-        x: &Tensor,
-        v: Option<&Tensor>,
-        a: Option<&Tensor>,
-        traces: bool,
-        train: bool,
-    ) -> Result<Step> {
-        let rest = || x.f_full_like(self.v_reset.unwrap_or(0.0));
-        let h = self.charge(&v.map_or_else(rest, |v| Ok(v.shallow_clone()))?, x)?;
-        let over = h.f_sub_scalar(self.v_threshold)?;
-        let spike = if train { fire(&over, self.surrogate.clone())? } else { self.surrogate.fire(&over)? };
-        let s = spike.detach();
-        let v = self.after_spike(&carried(&h), &s)?;
-        let a = match a {
-            _ if !traces => None,
-            Some(a) => Some(a.f_mul_scalar(1.0 - 1.0 / self.tau)?.f_add(&s)?),
-            // In memory of its own: the spike is handed out, and whoever gets it may change it.
-            None => Some(s.copy()),
-        };
-        Ok(Step { spike, v, a })
-    }
-
-    fn charge(&self, v: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let above_rest = match self.v_reset {
-            Some(v_reset) => v.f_sub_scalar(v_reset)?,
-            None => v.shallow_clone(),
-        };
-        Ok(if self.decay_input {
-            v.f_add(&x.f_sub(&above_rest)?.f_div_scalar(self.tau)?)?
-        } else {
-            v.f_sub(&above_rest.f_div_scalar(self.tau)?)?.f_add(x)?
-        })
-    }
-
-    fn after_spike(&self, h: &Tensor, s: &Tensor) -> Result<Tensor> {
-        Ok(match self.v_reset {
-            None => h.f_sub(&s.f_mul_scalar(self.v_threshold)?)?,
-            Some(v_reset) => {
-                let silent = s.f_neg()?.f_add_scalar(1.0)?;
-                silent.f_mul(h)?.f_add(&s.f_mul_scalar(v_reset)?)?
+        let result = guarded(R::NODE, || {
+            for t in 0..pass.time_steps {
+                let x = row(x, rows, t % rows)?;
+                let pass = Pass { time_steps: 1, factor: 1.0, ..*pass };
+                let request = Request { config: &self.config, x: &x, rows: 1, leak: 0.0, pass };
+                let v_before = self.v.shallow_clone();
+                let Spikes { spike, .. } = kernel.run(&request, &mut self.v, None)?;
+                let data = spike.f_detach()?;
+                let v = self.v.get().map_or_else(|| data.f_zeros_like(), Tensor::f_detach)?;
+                let trace = self.rule.next_trace(&LifStep {
+                    config: &self.config,
+                    spike: &data,
+                    v_before: v_before.get(),
+                    v: &v,
+                    trace: self.trace.get(),
+                })?;
+                self.trace.set(&trace);
+                spikes.push(spike);
+                traces.push(trace);
             }
+            Spikes::joined(spikes, traces, pass.factor)
+        });
+        if result.is_err() {
+            self.memories().into_iter().zip(before).for_each(|(memory, before)| *memory = before);
+        }
+        result
+    }
+}
+
+impl<R: Rule> Part for LifNode<R> {
+    fn name(&self) -> String {
+        self.config.describe(R::NODE)
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        let mut memories = vec![&mut self.v];
+        if self.rule.trace(&self.config) != Trace::None {
+            memories.push(&mut self.trace);
+        }
+        memories.extend(self.rule.memories());
+        memories
+    }
+
+    fn properties(&self) -> Properties {
+        Properties {
+            takes_constant: true,
+            multiplies: true,
+            cuts: true,
+            ..Properties::default().any_layout().steps_at_once()
+        }
+    }
+}
+
+impl<R: Rule> OnlineModule for LifNode<R> {
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        guarded(R::NODE, || {
+            let Spikes { spike, trace } = self.steps(x, pass)?;
+            note(std::ptr::from_ref(self) as usize, &spike, self.v.get())?;
+            Ok(match trace {
+                Some(trace) => Signal::SpikeTrace { spike, trace },
+                None => Signal::Dense(spike),
+            })
         })
     }
-
-    /// The options, for a table.
-    pub(super) fn describe(&self) -> String {
-        let Self { node, tau, decay_input, v_threshold, v_reset, .. } = self;
-        let reset = v_reset.map_or("soft reset".to_owned(), |v| format!("v_reset {v}"));
-        let decay = if *decay_input { ", decay_input" } else { "" };
-        format!("{node}(tau {tau}{decay}, v_threshold {v_threshold}, {reset})")
-    }
-}
-
-/// A step's spike and the state after it.
-pub(super) struct Step {
-    pub(super) spike: Tensor,
-    pub(super) v: Tensor,
-    /// The trace, where one is kept.
-    pub(super) a: Option<Tensor>,
-}
-
-/// The one place where time is cut from the graph, or not.
-fn carried(v: &Tensor) -> Tensor {
-    if is_through_time() {
-        v.shallow_clone()
-    } else {
-        v.detach()
-    }
-}
-
-/// What several steps give, `[time_steps * N, ...]`; the trace where one is kept.
-pub(super) struct Spikes {
-    pub(super) spike: Tensor,
-    pub(super) trace: Option<Tensor>,
-}
-
-/// Step `t` of `[time_steps * N, ...]`.
-pub(super) fn row(x: &Tensor, time_steps: i64, t: i64) -> Result<Tensor> {
-    if time_steps == 1 {
-        return Ok(x.shallow_clone());
-    }
-    let n = x.size()[0] / time_steps;
-    Ok(x.f_narrow(0, t * n, n)?)
-}
-
-/// Errors when `state` was made for another input than `x`.
-pub(super) fn expect_fresh(node: &str, what: &str, state: &Tensor, x: &Tensor) -> Result<()> {
-    expect_defined(&format!("{node}'s {what}"), state)?;
-    expect_defined(&format!("{node}'s input"), x)?;
-    let (state_kind, input_kind) = (state.f_kind()?, x.f_kind()?);
-    if state.size() != x.size() || state_kind != input_kind {
-        return Err(Error::StaleState {
-            what: format!("{node}'s {what}"),
-            state: state.size(),
-            state_kind,
-            input: x.size(),
-            input_kind,
-        });
-    }
-    crate::error::expect_same_type(&format!("{node}'s {what}"), state, x)
 }

@@ -1,12 +1,16 @@
-//! Leaky integrate-and-fire neurons for online training.
+//! Spiking neurons, one file for each rule by which the weights behind them learn.
 
-mod cuda;
-mod fused;
+mod dynamics;
+mod kernel;
 mod lif;
 mod ndot;
 mod ottt;
+mod rule;
 mod sltt;
 
+pub use dynamics::LifConfig;
+pub use lif::LifNode;
 pub use ndot::{NdotLifConfig, NdotLifNode};
 pub use ottt::{OtttLifConfig, OtttLifNode};
+pub use rule::{LifStep, Rule, Trace};
 pub use sltt::{SlttLifConfig, SlttLifNode};

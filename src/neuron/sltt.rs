@@ -2,38 +2,31 @@
 
 use std::sync::Arc;
 
-use tch::Tensor;
-
-use super::lif::{Lif, Options};
+use super::dynamics::LifConfig;
+use super::lif::LifNode;
+use super::rule::{Rule, Trace};
 use crate::error::Result;
-use crate::module::{Constant, Layout, Memory, OnlineModule, Parameter};
-use crate::signal::Signal;
-use crate::surrogate::{Sigmoid, Surrogate};
+use crate::surrogate::Surrogate;
 
 /// Options of [`SlttLifNode`], with SpikingJelly's names and defaults.
 #[derive(Debug, Clone)]
 pub struct SlttLifConfig {
-    /// Membrane time constant in time steps, at least 1; 2.
+    /// Membrane time constant in time steps, at least 1. Default: 2.
     pub tau: f64,
-    /// Whether the input decays too; true.
+    /// Whether the input decays too. Default: true.
     pub decay_input: bool,
-    /// Potential from which on the neuron fires; 1.
+    /// Potential from which on the neuron fires. Default: 1.
     pub v_threshold: f64,
-    /// Potential after a spike, 0; `None` subtracts `v_threshold` instead.
+    /// Potential after a spike; `None` subtracts `v_threshold` instead. Default: 0.
     pub v_reset: Option<f64>,
-    /// Stands for the derivative of the step in backward; `Sigmoid { alpha: 4.0 }`.
+    /// Stands for the derivative of the step in backward. Default: `Sigmoid { alpha: 4.0 }`.
     pub surrogate: Arc<dyn Surrogate>,
 }
 
 impl Default for SlttLifConfig {
     fn default() -> Self {
-        Self {
-            tau: 2.0,
-            decay_input: true,
-            v_threshold: 1.0,
-            v_reset: Some(0.0),
-            surrogate: Arc::new(Sigmoid::default()),
-        }
+        let LifConfig { tau, v_threshold, surrogate, .. } = LifConfig::default();
+        Self { tau, decay_input: true, v_threshold, v_reset: Some(0.0), surrogate }
     }
 }
 
@@ -42,8 +35,8 @@ impl Default for SlttLifConfig {
 /// Weights behind it learn from the spike itself: OTTT with a trace that forgets at once.
 ///
 /// # Shapes
-/// Any input, floating-point, fixed from the first step until [`reset`](OnlineModule::reset). The output
-/// is the spike, a [`Signal::Dense`] shaped like the input.
+/// Any input, floating-point, fixed from the first step until [`reset`](crate::Part::reset). The output
+/// is the spike, a [`Dense`](crate::Signal::Dense) shaped like the input.
 ///
 /// # Cost
 /// One tensor of state, v, shaped like the input.
@@ -52,10 +45,11 @@ impl Default for SlttLifConfig {
 /// Meng et al., *Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural
 /// Networks*, ICCV 2023, arXiv 2302.14311; SpikingJelly's `SLTTLIFNode`.
 #[doc(alias = "SLTTLIFNode")]
-#[derive(Debug)]
-pub struct SlttLifNode {
-    lif: Lif,
-}
+pub type SlttLifNode = LifNode<Sltt>;
+
+/// The rule of [`SlttLifNode`].
+#[derive(Debug, Default)]
+pub struct Sltt;
 
 impl SlttLifNode {
     /// A node at rest; its state is made from the first input.
@@ -64,54 +58,14 @@ impl SlttLifNode {
     /// When tau is below 1, or an option is not a finite number.
     pub fn new(config: SlttLifConfig) -> Result<Self> {
         let SlttLifConfig { tau, decay_input, v_threshold, v_reset, surrogate } = config;
-        Ok(Self { lif: Lif::new("SlttLifNode", tau, decay_input, v_threshold, v_reset, surrogate)? })
-    }
-
-    /// The membrane potential after the last step, `None` before the first. A handle of it keeps its values.
-    pub fn v(&self) -> Option<&Tensor> {
-        self.lif.v.as_ref()
-    }
-
-    /// Sets the membrane potential; the next input must have its shape. No step changes `v` itself.
-    pub fn set_v(&mut self, v: &Tensor) {
-        self.lif.v = Some(v.shallow_clone());
+        Self::with_rule(Sltt, LifConfig { tau, decay_input, v_threshold, v_reset, surrogate })
     }
 }
 
-impl OnlineModule for SlttLifNode {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        self.steps(x, 1, train)
-    }
+impl Rule for Sltt {
+    const NODE: &'static str = "SlttLifNode";
 
-    fn steps(&mut self, x: &Signal, time_steps: i64, train: bool) -> Result<Signal> {
-        self.scaled_steps(x, time_steps, train, 1.0)
-    }
-
-    fn scaled_steps(&mut self, x: &Signal, time_steps: i64, train: bool, scale: f64) -> Result<Signal> {
-        Ok(Signal::Dense(self.lif.steps(x, time_steps, None, Options { train, scale })?.spike))
-    }
-
-    fn constant(&mut self) -> Constant {
-        Constant::Takes
-    }
-
-    fn takes_scale(&self) -> bool {
-        true
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        Vec::new()
-    }
-
-    fn memories(&mut self) -> Vec<&mut Memory> {
-        vec![&mut self.lif.v]
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Any
-    }
-
-    fn name(&self) -> String {
-        self.lif.describe()
+    fn trace(&self, _: &LifConfig) -> Trace {
+        Trace::None
     }
 }

@@ -7,9 +7,10 @@ use tch::{Kind, Tensor};
 use super::files::shown;
 use super::names::matched;
 use super::StateDict;
-use crate::error::{expect_defined, guarded, Error, Result};
+use crate::check::expect_defined;
+use crate::error::{guarded, Error, Result};
 use crate::ffi::{layout, Layout};
-use crate::module::Parameter;
+use crate::module::Variable;
 
 /// How [`StateDict::load_into`] loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +114,7 @@ fn lines<'a>(
 const COUNTER: &str = "num_batches_tracked";
 
 impl StateDict {
-    /// Copies the tensors into a module's [`state`](crate::OnlineModule::state), or its parameters alone.
+    /// Copies the tensors into a module's [`variables`](crate::Part::variables), or its parameters alone.
     ///
     /// Names may differ by what Python's wrappers add: `module.` (DistributedDataParallel, SpikingJelly's
     /// GradwithTrace), `_orig_mod.` (torch.compile), `op.` (the OTTT authors' code). The counter
@@ -122,26 +123,26 @@ impl StateDict {
     /// # Errors
     /// With [`strict`](LoadConfig::strict), when a name is missing or unexpected or a shape or kind differs; always
     /// when a name stands twice. On any error nothing is changed.
-    pub fn load_into(&self, parameters: &[Parameter], config: LoadConfig) -> Result<LoadReport> {
+    pub fn load_into(&self, parameters: &[Variable], config: LoadConfig) -> Result<LoadReport> {
         let plan = self.plan(parameters, config)?;
         plan.apply()
     }
 
     /// What [`load_into`](StateDict::load_into) would do; nothing is changed.
-    pub fn compare(&self, parameters: &[Parameter]) -> Result<LoadReport> {
+    pub fn compare(&self, parameters: &[Variable]) -> Result<LoadReport> {
         Ok(self.plan(parameters, LoadConfig { strict: false })?.report)
     }
 
     /// Everything that can fail.
-    pub(crate) fn plan<'a>(&'a self, parameters: &'a [Parameter], config: LoadConfig) -> Result<Plan<'a>> {
+    pub(crate) fn plan<'a>(&'a self, parameters: &'a [Variable], config: LoadConfig) -> Result<Plan<'a>> {
         Self::of(parameters).expect_names_once("the model")?;
         self.expect_names_once("the state dict")?;
         let places = matched(parameters.iter().map(|p| p.name.as_str()), self.names());
         let mut report = LoadReport { others: self.others.clone(), ..Default::default() };
         let mut copies = Vec::new();
         let mut used = vec![false; self.len()];
-        for (Parameter { name, tensor }, place) in parameters.iter().zip(places) {
-            expect_defined(&format!("the model's {}", shown(name)), tensor)?;
+        for (Variable { name, tensor, .. }, place) in parameters.iter().zip(places) {
+            expect_defined(format_args!("the model's {}", shown(name)), tensor)?;
             let Some(place) = place else {
                 report.missing.push(name.clone());
                 continue;
@@ -154,7 +155,7 @@ impl StateDict {
             }
             used[place] = true;
             let (own, source) = &self.tensors[place];
-            expect_defined(&format!("the state dict's {}", shown(own)), source)?;
+            expect_defined(format_args!("the state dict's {}", shown(own)), source)?;
             let (model, file) = (tensor.size(), source.size());
             if model != file {
                 report.other_shape.push(Misfit { name: name.clone(), model, file });

@@ -31,7 +31,7 @@ use self::files::{shown, Contents, Dtype, Entry, Storage};
 use self::watched::Watched;
 use crate::error::{Error, Result};
 use crate::ffi::bytes_mut;
-use crate::module::Parameter;
+use crate::module::Variable;
 
 /// How [`StateDict::read_with`] reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,15 +43,15 @@ pub struct ReadConfig {
 /// Tensors by name.
 ///
 /// ```
-/// use spiketrace::{LoadConfig, OnlineModule, OtttSequential, StateDict};
+/// use spiketrace::{LoadConfig, Part, OtttSequential, StateDict};
 /// use tch::{nn, Device};
 /// let vs = nn::VarStore::new(Device::Cpu);
 /// let net = OtttSequential::new().add(nn::linear(vs.root(), 4, 2, Default::default()));
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("weights.safetensors");
 ///
-/// StateDict::of(&net.state()).write(&path)?;
-/// let report = StateDict::read(&path)?.load_into(&net.state(), LoadConfig::default())?;
+/// StateDict::of(&net.variables()).write(&path)?;
+/// let report = StateDict::read(&path)?.load_into(&net.variables(), LoadConfig::default())?;
 /// assert_eq!(report.loaded, ["0.weight", "0.bias"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -108,11 +108,11 @@ impl StateDict {
         Ok(state)
     }
 
-    /// The state of a module: its [`state`](crate::OnlineModule::state), or its parameters alone; not copies.
+    /// The state of a module: its [`variables`](crate::Part::variables), or its parameters alone; not copies.
     ///
     /// Two of one name are both kept, and then [`write`](StateDict::write) and
     /// [`load_into`](StateDict::load_into) refuse.
-    pub fn of<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> Self {
+    pub fn of<'a>(parameters: impl IntoIterator<Item = &'a Variable>) -> Self {
         parameters.into_iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect()
     }
 

@@ -10,7 +10,8 @@ use tch::{Device, Kind, Tensor};
 use super::files::shown;
 use super::StateDict;
 use crate::atomic_file::write_atomically;
-use crate::error::{expect_defined, guarded, Error, Result};
+use crate::check::expect_defined;
+use crate::error::{guarded, Error, Result};
 use crate::ffi::bytes;
 
 impl StateDict {
@@ -49,7 +50,7 @@ impl StateDict {
         };
         self.expect_names_once("the state dict")?;
         for (name, tensor) in self.iter() {
-            expect_defined(&format!("the state dict's {}", shown(name)), tensor)?;
+            expect_defined(format_args!("the state dict's {}", shown(name)), tensor)?;
         }
         write_atomically(path, |file| write(self, file)).map_err(|problem| problem.at(path))
     }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use crate::autograd::{Context, Function, Tensors};
-use crate::error::{expect_defined, expect_float, guarded, Result};
+use crate::check::{expect_defined, expect_float};
+use crate::error::{guarded, Result};
 
 pub use piecewise::{LeakyKReLU, LogTailedReLU, PiecewiseLeakyReLU, PiecewiseQuadratic, Rect, S2nn};
 pub(crate) use pointwise::Real;

@@ -2,11 +2,12 @@
 
 use tch::{Kind, Tensor};
 
-use super::laid_out::{laid_out_as, LaidOut};
+use super::laid_out::LaidOut;
 use super::optimizer::{expect_from_0, expect_names, forget_grads, lr_of, Optimizer};
 use super::parameters::expect_parameters;
-use crate::error::{expect_like, Error, Result};
-use crate::ffi::{fused_adam, AdamOptions};
+use crate::check::expect_like;
+use crate::error::{Error, Result};
+use crate::ffi::{copy_like, fused_adam, AdamOptions};
 use crate::state_dict::StateDict;
 
 /// Options of [`Adam`], with PyTorch's names and defaults.
@@ -139,15 +140,15 @@ impl Adam {
                 ("exp_avg", &new.exp_avg, &own.exp_avg),
                 ("exp_avg_sq", &new.exp_avg_sq, &own.exp_avg_sq),
             ] {
-                expect_like(&format!("{name} of state {i}"), new, "what it replaces", own)?;
+                expect_like(format_args!("{name} of state {i}"), new, "what it replaces", own)?;
             }
             expect_from_0(&format!("step of state {i}"), new.step.f_double_value(&[])?)?;
         }
         let copies = states.iter().zip(&self.states).map(|(new, own)| {
             Ok(AdamState {
-                step: laid_out_as(&own.step, &new.step)?,
-                exp_avg: laid_out_as(&own.exp_avg, &new.exp_avg)?,
-                exp_avg_sq: laid_out_as(&own.exp_avg_sq, &new.exp_avg_sq)?,
+                step: copy_like(&own.step, &new.step)?,
+                exp_avg: copy_like(&own.exp_avg, &new.exp_avg)?,
+                exp_avg_sq: copy_like(&own.exp_avg_sq, &new.exp_avg_sq)?,
             })
         });
         self.states = copies.collect::<Result<_>>()?;

@@ -2,12 +2,10 @@
 
 use tch::Tensor;
 
-use super::ottt::{add, SequenceOutput};
-use super::sequence::{expect_loss, expect_sequences, holding_weights, input, pass_on_gradients};
+use super::sequence::{add, expect_sequences, holding_weights, Sequence, SequenceOutput};
 use super::Optimizer;
-use crate::error::{guarded, Result};
-use crate::module::OnlineModule;
-use crate::through_time::through_time;
+use crate::error::Result;
+use crate::module::{OnlineModule, Pass};
 
 /// Trains `net` on one batch of sequences by backpropagation through time: the exact gradient, once behind the
 /// sequence, at the price of memory that grows with T.
@@ -34,25 +32,21 @@ pub fn bptt_training(
 ) -> Result<SequenceOutput> {
     expect_sequences(x_seq, target_seq, "B, T")?;
     optimizer.set_samples(x_seq.size()[0]);
-    pass_on_gradients(net)?;
     optimizer.zero_grad()?;
-    let result = holding_weights(net, |net| {
-        let (mut loss, mut outputs) = (None, Vec::new());
+    let mut sequence = Sequence::new(net, x_seq, target_seq, loss_fn)?;
+    let result = holding_weights(|hold| {
+        let (pass, mut total) = (Pass { hold, through_time: true, ..Pass::new(true) }, None);
         for t in 0..x_seq.size()[1] {
-            let x = input(net.constant(), x_seq, t, 1)?;
-            let y = guarded("the network", || through_time(|| net.step(&x, true)))?.into_value();
-            let target = target_seq.f_select(1, t)?.f_contiguous()?;
-            let own = guarded("the loss", || loss_fn(&y, &target))?;
-            expect_loss(&own)?;
-            add(&mut loss, own)?;
-            outputs.push(y.f_detach()?);
+            let (loss, y) = sequence.loss(net, t, &pass)?;
+            add(&mut total, loss)?;
+            sequence.keep(&y, t, 1)?;
         }
-        let loss = loss.unwrap_or_default();
-        loss.f_backward()?;
-        Ok(SequenceOutput { loss: loss.f_detach()?, outputs: Tensor::f_stack(&outputs, 1)? })
+        let total = total.unwrap_or_default();
+        total.f_backward()?;
+        sequence.count(&total)
     });
     net.detach();
-    let output = result?;
+    result?;
     optimizer.step()?;
-    Ok(output)
+    Ok(sequence.output())
 }

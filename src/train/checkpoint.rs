@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Tensor};
 
-use super::laid_out::laid_out_as;
 use super::optimizer::Optimizer;
-use super::sequence::pass_on_gradients;
 use crate::atomic_file::remove_leftovers;
 use crate::error::{Error, Result};
-use crate::ffi::bytes;
+use crate::ffi::{bytes, copy_like};
 use crate::module::OnlineModule;
 use crate::random::{random_state, set_random_state};
 use crate::state_dict::{LoadConfig, StateDict};
@@ -80,9 +78,9 @@ impl Checkpoint {
         let copied = |state: StateDict| -> Result<StateDict> {
             state.iter().map(|(name, tensor)| Ok((name.to_owned(), copy(tensor)?))).collect()
         };
-        let weights = copied(StateDict::of(&net.state()))?;
+        let weights = copied(StateDict::of(&net.variables()))?;
         let optimizer = copied(optimizer.state()?)?;
-        let memories = net.memories().into_iter().map(|memory| memory.as_ref().map(copy).transpose());
+        let memories = net.memories().into_iter().map(|memory| memory.get().map(copy).transpose());
         let memories = memories.collect::<Result<_>>()?;
         let mut devices = vec![Device::Cpu];
         for (_, tensor) in weights.iter() {
@@ -112,7 +110,7 @@ impl Checkpoint {
         net: &mut (impl OnlineModule + ?Sized),
         optimizer: &mut (impl Optimizer + ?Sized),
     ) -> Result<()> {
-        let state = net.state();
+        let state = net.variables();
         let plan = self.weights.plan(&state, LoadConfig { strict: true })?;
         let count = net.memories().len();
         if count != self.memories.len() {
@@ -123,8 +121,6 @@ impl Checkpoint {
                 self.memories.len(),
             ));
         }
-        // Weights that somebody holds are about to move.
-        pass_on_gradients(net)?;
         let device = state.first().map_or(Device::Cpu, |p| p.tensor.device());
         let memories = self
             .memories
@@ -144,7 +140,7 @@ impl Checkpoint {
         }
         plan.apply()?;
         for (place, memory) in net.memories().into_iter().zip(memories) {
-            *place = memory;
+            *place = memory.into();
         }
         Ok(())
     }
@@ -266,7 +262,7 @@ const MEMORY: &str = "memory.";
 const RANDOM: &str = "random.";
 
 fn copy(tensor: &Tensor) -> Result<Tensor> {
-    laid_out_as(tensor, tensor)
+    copy_like(tensor, tensor)
 }
 
 fn device_name(device: Device) -> String {

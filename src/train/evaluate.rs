@@ -2,9 +2,9 @@
 
 use tch::Tensor;
 
-use super::sequence::{holding_weights, input};
-use crate::error::{guarded, Error, Result};
-use crate::module::OnlineModule;
+use super::sequence::{add, holding_weights, Answers};
+use crate::error::{Error, Result};
+use crate::module::{OnlineModule, Pass};
 
 /// The sum over time of the network's outputs, in evaluation mode and without a graph.
 ///
@@ -22,15 +22,11 @@ pub fn evaluate(net: &mut (impl OnlineModule + ?Sized), x_seq: &Tensor) -> Resul
     }
     net.reset();
     let _no_grad = tch::no_grad_guard();
-    let result = holding_weights(net, |net| {
-        let mut total: Option<Tensor> = None;
+    let result = holding_weights(|hold| {
+        let (answers, pass) = (Answers::new(net, x_seq)?, Pass { hold, ..Pass::new(false) });
+        let mut total = None;
         for t in 0..x_seq.size()[1] {
-            let x = input(net.constant(), x_seq, t, 1)?;
-            let y = guarded("the network", || net.steps(&x, 1, false))?.into_value();
-            total = Some(match total {
-                Some(total) => total.f_add(&y)?,
-                None => y,
-            });
+            add(&mut total, answers.of(net, t, &pass)?)?;
         }
         Ok(total.unwrap_or_default())
     });

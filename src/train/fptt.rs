@@ -2,11 +2,11 @@
 
 use tch::{Reduction, Tensor};
 
-use super::sequence::{expect_loss, expect_sequences, pass_on_gradients};
+use super::sequence::{expect_sequences, Sequence};
 use super::Optimizer;
-use crate::error::{expect_like, guarded, Error, Result};
-use crate::module::{Memory, OnlineModule};
-use crate::signal::Signal;
+use crate::check::expect_like;
+use crate::error::{guarded, Error, Result};
+use crate::module::{Memory, OnlineModule, Pass};
 
 /// The running averages that [`fptt_online_training`] starts from: copies of the optimizer's parameters.
 pub fn fptt_online_training_init_w_ra(optimizer: &(impl Optimizer + ?Sized)) -> Vec<Tensor> {
@@ -57,19 +57,18 @@ pub fn fptt_online_training(
         return Err(Error::argument("the length of w_ra", &expected, w_ra.len()));
     }
     for (i, (average, parameter)) in w_ra.iter().zip(&parameters).enumerate() {
-        expect_like(&format!("w_ra[{i}]"), average, "its parameter", parameter)?;
+        expect_like(format_args!("w_ra[{i}]"), average, "its parameter", parameter)?;
     }
     let mut last_grads: Vec<Tensor> = parameters.iter().map(|p| p.detach().zeros_like()).collect();
-    let mut total: Option<Tensor> = None;
     let time_steps = x_seq.size()[0];
     optimizer.set_samples(x_seq.size()[1]);
-    pass_on_gradients(net)?;
+    let (x_seq, target_seq) = (x_seq.f_transpose(0, 1)?, target_seq.f_transpose(0, 1)?);
+    let mut sequence = Sequence::new(net, &x_seq, &target_seq, loss_fn)?;
+    let pass = Pass::new(true);
 
     for t in 0..time_steps {
-        let (x, target) = (x_seq.f_get(t)?.into(), target_seq.f_get(t)?);
         optimizer.zero_grad()?;
-        let loss = plain_loss(net, &x, &target, &loss_fn)?;
-        expect_loss(&loss)?;
+        let (loss, _) = sequence.loss(net, t, &pass)?;
         let mut regularized = loss.shallow_clone();
         for ((p, average), grad) in parameters.iter().zip(w_ra.iter()).zip(&last_grads) {
             let pull = guarded("the regularizer", || {
@@ -79,21 +78,13 @@ pub fn fptt_online_training(
             regularized = regularized.f_add(&pull)?;
         }
         regularized.f_backward()?;
-        pass_on_gradients(net)?;
         optimizer.step()?;
         net.detach();
-        let loss = loss.detach();
-        total = Some(match total {
-            Some(total) => total.f_add(&loss)?,
-            None => loss,
-        });
+        sequence.count(&loss)?;
 
         if t < time_steps - 1 {
             optimizer.zero_grad()?;
-            as_if_never(net, |net| {
-                plain_loss(net, &x, &target, &loss_fn)?.f_backward().map_err(Error::from)
-            })?;
-            pass_on_gradients(net)?;
+            as_if_never(net, |net| Ok(sequence.loss(net, t, &pass)?.0.f_backward()?))?;
             optimizer.average_grads()?;
             for ((p, average), last) in parameters.iter().zip(w_ra.iter_mut()).zip(&mut last_grads) {
                 // A frozen parameter has none: it counts as zero.
@@ -107,26 +98,14 @@ pub fn fptt_online_training(
         }
         optimizer.zero_grad()?;
     }
-    Ok(total.unwrap_or_default())
+    Ok(sequence.output().loss)
 }
 
 /// Runs `body`; whatever comes of it, the network's state is then the one of before.
 fn as_if_never<M: OnlineModule + ?Sized>(net: &mut M, body: impl FnOnce(&mut M) -> Result<()>) -> Result<()> {
-    let state: Vec<Memory> = net.memories().into_iter().map(|m| m.as_ref().map(Tensor::copy)).collect();
+    let copy = |memory: &mut Memory| memory.get().map(Tensor::copy).into();
+    let state: Vec<Memory> = net.memories().into_iter().map(copy).collect();
     let result = guarded("the network", || body(net));
-    for (memory, kept) in net.memories().into_iter().zip(state) {
-        *memory = kept;
-    }
+    net.memories().into_iter().zip(state).for_each(|(memory, kept)| *memory = kept);
     result
-}
-
-/// The loss of one step, without the regularizer.
-fn plain_loss(
-    net: &mut (impl OnlineModule + ?Sized),
-    x: &Signal,
-    target: &Tensor,
-    loss_fn: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let y = guarded("the network", || net.step(x, true))?;
-    guarded("the loss", || loss_fn(y.value(), target))
 }

@@ -3,8 +3,9 @@
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::expect_places;
-use crate::error::{expect_like, Error, Result};
-use crate::ffi::{is_alike, layout, Layout};
+use crate::check::expect_like;
+use crate::error::{Error, Result};
+use crate::ffi::{copy_like, is_alike, layout, Layout};
 
 /// What one kernel moves together.
 pub(super) struct Group {
@@ -64,7 +65,7 @@ impl<'a> LaidOut<'a> {
                 let expected = "a dense one: an embedding's is dense where it is made with sparse false";
                 return Err(Error::argument(&what, expected, "sparse"));
             }
-            tensors.push(laid_out_as(&tensors[0], &grad)?);
+            tensors.push(copy_like(&tensors[0], &grad)?);
         }
         for (kind, state) in states {
             if is_alike(&tensors[0], state) {
@@ -74,7 +75,7 @@ impl<'a> LaidOut<'a> {
             let what = format!("the {kind} of {name}");
             expect_like(&what, state, "its parameter", parameter)?;
             expect_places(&what, state)?;
-            let copy = laid_out_as(&tensors[0], state)?;
+            let copy = copy_like(&tensors[0], state)?;
             self.copies.push((state.shallow_clone(), copy.shallow_clone()));
             tensors.push(copy);
         }
@@ -112,9 +113,4 @@ fn kernel_kind(kind: Kind, device: Device) -> Kind {
 fn copied(mut tensor: Tensor, values: &Tensor) -> Result<Tensor> {
     tensor.f_copy_(values)?;
     Ok(tensor)
-}
-
-/// A copy of `values` with the strides of `own`, as far as those are of a dense tensor, in its kind.
-pub(super) fn laid_out_as(own: &Tensor, values: &Tensor) -> Result<Tensor> {
-    copied(own.f_detach()?.f_empty_like()?, &values.f_detach()?)
 }

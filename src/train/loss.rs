@@ -6,7 +6,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use super::labels::{expect_label_range, expect_label_shape, expect_outputs};
 use crate::autograd::{Context, Function, Tensors};
-use crate::error::{expect_float, guarded, no_second_derivative, Error, Result};
+use crate::check::expect_float;
+use crate::error::{guarded, no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, sweep_rows, vectorized};
 use crate::surrogate::Real;

@@ -2,10 +2,10 @@
 
 use tch::Tensor;
 
-use super::sequence::{expect_loss, expect_sequences, holding_weights, input, pass_on_gradients};
+use super::sequence::{expect_sequences, holding_weights, Sequence, SequenceOutput};
 use super::Optimizer;
-use crate::error::{guarded, Error, Result};
-use crate::module::{expect_steps, OnlineModule};
+use crate::error::{Error, Result};
+use crate::module::{OnlineModule, Pass};
 
 /// When the weights move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,22 +52,13 @@ impl OtttTrainingConfig {
     }
 }
 
-/// What a training loop returns.
-#[derive(Debug)]
-pub struct SequenceOutput {
-    /// Sum of the steps' losses; on the loop's device, without a graph.
-    pub loss: Tensor,
-    /// `[B, T, ...]`, the network's outputs, without a graph.
-    pub outputs: Tensor,
-}
-
 /// Trains `net` on one batch of sequences, step by step.
 ///
 /// At each time step: forward, loss, backward; with [`Update::EveryStep`] the weights move then, with
 /// [`Update::EndOfSequence`] once at the end. The graph of a pass is released with the pass, so memory
 /// does not grow with T.
 ///
-/// The network's state goes on from where it was: call [`reset`](OnlineModule::reset) between sequences.
+/// The network's state goes on from where it was: call [`reset`](crate::Part::reset) between sequences.
 ///
 /// # Shapes
 /// `x_seq` `[B, T, ...]` and `target_seq` `[B, T, ...]`, batch first, then time; `loss_fn` gets the network's
@@ -82,7 +73,7 @@ pub struct SequenceOutput {
 ///
 /// ```
 /// use spiketrace::train::{ottt_online_training, repeat_over_time, Update};
-/// use spiketrace::{OnlineModule, OtttLifNode, OtttSequential};
+/// use spiketrace::{OtttLifNode, OtttSequential, Part};
 /// use tch::nn::{self, OptimizerConfig};
 /// use tch::{Device, Kind, Reduction, Tensor};
 ///
@@ -115,98 +106,25 @@ pub fn ottt_online_training(
     config.check()?;
     let time_steps = x_seq.size()[1];
     optimizer.set_samples(x_seq.size()[0]);
-    pass_on_gradients(net)?;
-    let mut sequence = Sequence::new(x_seq, target_seq, loss_fn);
+    let mut sequence = Sequence::new(net, x_seq, target_seq, loss_fn)?;
     match config.update {
         Update::EveryStep => {
             for t in 0..time_steps {
                 optimizer.zero_grad()?;
-                sequence.pass(net, t, 1)?;
-                pass_on_gradients(net)?;
+                sequence.learn(net, t, &Pass::new(true))?;
                 optimizer.step()?;
             }
         }
         Update::EndOfSequence => {
             optimizer.zero_grad()?;
-            holding_weights(net, |net| {
-                let mut passes = (0..time_steps).step_by(config.steps_per_pass as usize);
-                passes.try_for_each(|t| sequence.pass(net, t, config.steps_per_pass.min(time_steps - t)))
+            holding_weights(|hold| {
+                (0..time_steps).step_by(config.steps_per_pass as usize).try_for_each(|t| {
+                    let k = config.steps_per_pass.min(time_steps - t);
+                    sequence.learn(net, t, &Pass { hold, ..Pass::new(true).steps(k) })
+                })
             })?;
             optimizer.step()?;
         }
     }
     Ok(sequence.output())
-}
-
-/// A sequence on its way through the network.
-pub(super) struct Sequence<'a, F> {
-    x_seq: &'a Tensor,
-    target_seq: &'a Tensor,
-    loss_fn: F,
-    /// Of the steps so far.
-    loss: Option<Tensor>,
-    /// `[B, T, ...]`, filled up to here: one tensor, since many small ones between the large would scatter the heap.
-    outputs: Option<Tensor>,
-}
-
-impl<'a, F: Fn(&Tensor, &Tensor) -> Result<Tensor>> Sequence<'a, F> {
-    pub(super) fn new(x_seq: &'a Tensor, target_seq: &'a Tensor, loss_fn: F) -> Self {
-        Self { x_seq, target_seq, loss_fn, loss: None, outputs: None }
-    }
-
-    pub(super) fn output(self) -> SequenceOutput {
-        SequenceOutput { loss: self.loss.unwrap_or_default(), outputs: self.outputs.unwrap_or_default() }
-    }
-
-    /// Step `t` without learning: forward alone.
-    pub(super) fn forward(&mut self, net: &mut (impl OnlineModule + ?Sized), t: i64) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
-        let x = input(net.constant(), self.x_seq, t, 1)?;
-        let y = guarded("the network", || net.steps(&x, 1, true))?.into_value();
-        self.keep(&y, t, 1)
-    }
-
-    /// Steps `t .. t + k`: forward, loss, backward.
-    pub(super) fn pass(&mut self, net: &mut (impl OnlineModule + ?Sized), t: i64, k: i64) -> Result<()> {
-        let x = input(net.constant(), self.x_seq, t, k)?;
-        let y = guarded("the network", || net.steps(&x, k, true))?;
-        let y = y.into_value();
-        expect_steps("the loss", &y, k)?;
-        let mut loss: Option<Tensor> = None;
-        let steps = if k == 1 { vec![y.shallow_clone()] } else { y.f_split(y.size()[0] / k, 0)? };
-        for (step, y) in (t..).zip(&steps) {
-            let target = self.target_seq.f_select(1, step)?.f_contiguous()?;
-            let own = guarded("the loss", || (self.loss_fn)(y, &target))?;
-            expect_loss(&own)?;
-            add(&mut loss, own)?;
-        }
-        let loss = loss.unwrap_or_default();
-        loss.f_backward()?;
-        net.detach();
-        add(&mut self.loss, loss.f_detach()?)?;
-        self.keep(&y, t, k)
-    }
-
-    /// Keeps the outputs of steps `t .. t + k`.
-    fn keep(&mut self, y: &Tensor, t: i64, k: i64) -> Result<()> {
-        let y = y.f_detach()?.f_unflatten(0, [k, -1])?.f_transpose(0, 1)?;
-        if self.outputs.is_none() {
-            let mut size = y.size();
-            size[1] = self.x_seq.size()[1];
-            self.outputs = Some(y.f_new_empty(size, (y.f_kind()?, y.device()))?);
-        }
-        if let Some(outputs) = &self.outputs {
-            guarded("the outputs", || Ok(outputs.f_narrow(1, t, k)?.f_copy_(&y).map(drop)?))?;
-        }
-        Ok(())
-    }
-}
-
-/// Adds the loss of a step to those before.
-pub(super) fn add(total: &mut Option<Tensor>, loss: Tensor) -> Result<()> {
-    *total = Some(match total.take() {
-        Some(total) => total.f_add(&loss)?,
-        None => loss,
-    });
-    Ok(())
 }

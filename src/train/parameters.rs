@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use tch::{Kind, Tensor};
 
-use crate::error::{expect_defined, Error, Result};
+use crate::check::expect_defined;
+use crate::error::{Error, Result};
 use crate::ffi::{identity, layout, Layout};
 
 /// The parameters of an optimizer, not copies: each tensor once, whatever number of names it has.

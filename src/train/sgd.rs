@@ -2,11 +2,12 @@
 
 use tch::Tensor;
 
-use super::laid_out::{laid_out_as, LaidOut};
+use super::laid_out::LaidOut;
 use super::optimizer::{expect_from_0, expect_names, forget_grads, lr_of, Optimizer};
 use super::parameters::expect_parameters;
-use crate::error::{expect_like, Error, Result};
-use crate::ffi::{fused_sgd, SgdOptions};
+use crate::check::expect_like;
+use crate::error::{Error, Result};
+use crate::ffi::{copy_like, fused_sgd, SgdOptions};
 use crate::state_dict::StateDict;
 
 /// Options of [`Sgd`], with PyTorch's names and defaults.
@@ -122,11 +123,11 @@ impl Sgd {
         }
         for (i, (buffer, parameter)) in buffers.iter().zip(&self.parameters).enumerate() {
             if let Some(buffer) = buffer {
-                expect_like(&format!("momentum buffer {i}"), buffer, "its parameter", parameter)?;
+                expect_like(format_args!("momentum buffer {i}"), buffer, "its parameter", parameter)?;
             }
         }
         let own = |(buffer, parameter): (&Option<Tensor>, &Tensor)| {
-            buffer.as_ref().map(|buffer| laid_out_as(parameter, buffer)).transpose()
+            buffer.as_ref().map(|buffer| copy_like(parameter, buffer)).transpose()
         };
         self.buffers = buffers.iter().zip(&self.parameters).map(own).collect::<Result<_>>()?;
         Ok(())

@@ -2,11 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::ottt::{Sequence, SequenceOutput};
-use super::sequence::{expect_sequences, holding_weights, pass_on_gradients};
+use super::sequence::{expect_sequences, holding_weights, Sequence, SequenceOutput};
 use super::Optimizer;
 use crate::error::{Error, Result};
-use crate::module::OnlineModule;
+use crate::module::{OnlineModule, Pass};
 
 /// Trains `net` on one batch of sequences with backward at `k` of its T steps, drawn anew each time.
 ///
@@ -49,13 +48,13 @@ pub fn sltt_k_training(
     let order = Tensor::f_randperm(time_steps, (Kind::Int64, Device::Cpu))?;
     let drawn = Vec::<i64>::try_from(order.f_narrow(0, 0, k)?)?;
     optimizer.set_samples(x_seq.size()[0]);
-    let mut sequence = Sequence::new(x_seq, target_seq, loss_fn);
-    pass_on_gradients(net)?;
+    let mut sequence = Sequence::new(net, x_seq, target_seq, loss_fn)?;
     optimizer.zero_grad()?;
-    holding_weights(net, |net| {
+    holding_weights(|hold| {
+        let pass = Pass { hold, ..Pass::new(true) };
         (0..time_steps).try_for_each(|t| match drawn.contains(&t) {
-            true => sequence.pass(net, t, 1),
-            false => sequence.forward(net, t),
+            true => sequence.learn(net, t, &pass),
+            false => sequence.forward(net, t, &pass),
         })
     })?;
     optimizer.step()?;

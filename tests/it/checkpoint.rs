@@ -13,7 +13,7 @@ use spiketrace::train::{
     ottt_online_training, repeat_over_time, Adam, AdamConfig, Checkpoint, Optimizer, OtttLoss, Sgd,
     SgdConfig, Update,
 };
-use spiketrace::{OnlineModule, OtttLifNode, OtttSequential, StateDict};
+use spiketrace::{OtttLifNode, OtttSequential, Part, StateDict};
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -60,9 +60,9 @@ pub fn train(net: &mut OtttSequential, optimizer: &mut dyn Optimizer, number: i6
 
 /// All that training has made.
 pub fn bits(net: &mut OtttSequential, optimizer: &dyn Optimizer) -> Vec<String> {
-    let mut bits: Vec<String> = net.state().iter().map(|p| hex(&p.tensor)).collect();
+    let mut bits: Vec<String> = net.variables().iter().map(|p| hex(&p.tensor)).collect();
     bits.extend(optimizer.state().unwrap().iter().map(|(name, tensor)| format!("{name} {}", hex(tensor))));
-    bits.extend(net.memories().into_iter().flatten().map(|memory| hex(memory)));
+    bits.extend(net.memories().into_iter().filter_map(|m| m.get()).map(hex));
     bits
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rstest::rstest;
 use spiketrace::surrogate::*;
 use spiketrace::{
-    with_fast_paths, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Result, Scale,
-    SlttLifConfig, SlttLifNode,
+    with_fast_paths, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part, Pass, Result,
+    Scale, SlttLifConfig, SlttLifNode,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -216,7 +216,7 @@ fn a_scale_behind_a_neuron_is_part_of_its_sweep(
                 // A look between, in training and not, meets the spikes before they are scaled.
                 let out = match t {
                     2 | 3 => net.step_inspected(&(&x).into(), t == 2, |_, _, _| ()).map(|_| None),
-                    _ => net.steps(&(&x).into(), time_steps, true).map(Some),
+                    _ => net.pass(&(&x).into(), &Pass::new(true).steps(time_steps)).map(Some),
                 };
                 if t == 2 && time_steps > 1 {
                     assert!(out.unwrap_err().to_string().contains("reset()"));
@@ -230,7 +230,8 @@ fn a_scale_behind_a_neuron_is_part_of_its_sweep(
                 let upstream = Tensor::arange(3 * 35, (Kind::Double, Device::Cpu)).cos().view([3, 5, 7]);
                 (out.value() * upstream.to_kind(kind)).sum(Kind::Double).backward();
                 run.values.push(out.value().detach());
-                run.values.extend(net.memories().into_iter().flatten().map(|memory| memory.copy()));
+                run.values
+                    .extend(net.memories().into_iter().filter_map(|m| m.get()).map(|memory| memory.copy()));
                 run.grads.push(x.grad());
             }
         });

@@ -6,10 +6,10 @@ use spiketrace::train::{
     SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, ws_linear, FastPaths, Feedback, Layer, OnlineModule, OtttSequential, Result, Scale,
-    Signal, SlttLifConfig, SlttLifNode,
+    with_fast_paths, ws_linear, FastPaths, Feedback, Layer, Memory, OnlineModule, OtttSequential, Part, Pass,
+    Properties, Result, Scale, Signal, SlttLifConfig, SlttLifNode, Variable,
 };
-use tch::nn::{self, OptimizerConfig, VarStore};
+use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{fill, mse, numbers};
@@ -97,23 +97,58 @@ fn layers_in_front_of_nested_containers_learn_from_a_repeated_input(
     assert_alike(&fast, &plain, &net);
 }
 
-/// Steps with backward, by hand.
-fn learn(net: &mut OtttSequential, x: &Signal, steps: usize) {
-    for t in 0..steps {
-        let y = net.step(x, true).unwrap().into_value();
-        (&y * numbers(&y.size(), t)).sum(Kind::Double).backward();
+/// Something done to a network before its n-th step.
+type Meddling = Box<dyn FnMut(&mut OtttSequential, usize) + Send>;
+
+/// A network that has something done to it in the middle of a sequence.
+struct Meddled {
+    net: OtttSequential,
+    step: usize,
+    meddle: Meddling,
+}
+
+impl std::fmt::Debug for Meddled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.net.fmt(f)
     }
 }
 
-fn constant(seed: usize) -> Signal {
-    Signal::Constant(numbers(&[3, 4], seed) * 2.0 + 1.0)
+impl Part for Meddled {
+    fn variables(&self) -> Vec<Variable> {
+        self.net.variables()
+    }
+
+    fn memories(&mut self) -> Vec<&mut Memory> {
+        self.net.memories()
+    }
+
+    fn properties(&self) -> Properties {
+        self.net.properties()
+    }
 }
 
-/// Runs `body` on two networks, one of them without fast paths, and compares the gradients that come of it.
-fn assert_as_without_fast_paths(body: impl Fn(&VarStore, &mut OtttSequential)) {
+impl OnlineModule for Meddled {
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        self.step += 1;
+        (self.meddle)(&mut self.net, self.step);
+        self.net.pass(x, pass)
+    }
+}
+
+/// Trains a network on a sequence of an image that is shown for five steps, with and without fast paths, while `meddle`
+/// does something to it, and compares the gradients that come of it.
+fn assert_as_without_fast_paths<M>(meddle: impl Fn(&VarStore, Tensor) -> M)
+where
+    M: FnMut(&mut OtttSequential, usize) + Send + 'static,
+{
     let run = |paths| {
-        let (vs, mut net) = network();
-        with_fast_paths(paths, || body(&vs, &mut net));
+        let (vs, net) = network();
+        let (mut sgd, (x, target)) = (sgd(&vs, 0.0), sequence(1));
+        let meddle = Box::new(meddle(&vs, x.shallow_clone()));
+        let mut net = OtttSequential::new().add(Meddled { net, step: 0, meddle });
+        with_fast_paths(paths, || {
+            ottt_online_training(&mut net, &mut sgd, &x, &target, mse, Update::EndOfSequence).unwrap()
+        });
         (grads(&net), net)
     };
     let ((plain, net), (fast, _)) = (run(FastPaths::NONE), run(FastPaths::default()));
@@ -121,113 +156,68 @@ fn assert_as_without_fast_paths(body: impl Fn(&VarStore, &mut OtttSequential)) {
 }
 
 #[test]
-fn a_hold_inside_a_hold_keeps_what_was_gathered() {
-    assert_as_without_fast_paths(|_, net| {
-        let x = constant(1);
-        net.hold_weights().unwrap();
-        learn(net, &x, 2);
-        net.hold_weights().unwrap();
-        learn(net, &x, 1);
-        net.release_weights().unwrap();
-        learn(net, &x, 1);
-        net.release_weights().unwrap();
+fn evaluation_inside_a_sequence_keeps_what_was_gathered_and_what_is_to_come() {
+    assert_as_without_fast_paths(|_, _| {
+        |net: &mut OtttSequential, step| {
+            if step % 2 == 0 {
+                let _ = evaluate(net, &sequence(5).0).unwrap();
+            }
+        }
     });
 }
 
-#[test]
-fn evaluation_inside_a_hold_keeps_what_was_gathered_and_what_is_to_come() {
-    assert_as_without_fast_paths(|_, net| {
-        let x = constant(1);
-        net.hold_weights().unwrap();
-        learn(net, &x, 3);
-        let y = net.step(&x, true).unwrap().into_value();
-        let _ = evaluate(net, &sequence(5).0).unwrap();
-        y.sum(Kind::Double).backward();
-        learn(net, &x, 2);
-        net.release_weights().unwrap();
-    });
-}
-
-#[test]
-fn inputs_that_change_inside_a_hold_keep_what_was_gathered() {
-    assert_as_without_fast_paths(|_, net| {
-        net.hold_weights().unwrap();
-        learn(net, &constant(1), 2);
-        learn(net, &constant(2), 2);
-        let y = net.step(&constant(3), true).unwrap().into_value();
-        learn(net, &constant(1), 1);
-        y.sum(Kind::Double).backward();
-        net.release_weights().unwrap();
+#[rstest]
+fn training_inside_a_sequence_learns(#[values(Update::EveryStep, Update::EndOfSequence)] update: Update) {
+    assert_as_without_fast_paths(|vs, _| {
+        let mut own = sgd(vs, 1e-3);
+        move |net: &mut OtttSequential, step| {
+            // Before the sequence has gathered anything: after that, its weights stand still.
+            if step == 1 {
+                let (x, target) = sequence(9);
+                ottt_online_training(net, &mut own, &x, &target, mse, update).unwrap();
+                own.zero_grad().unwrap();
+                net.reset();
+            }
+        }
     });
 }
 
 #[test]
 fn an_input_changed_in_place_is_another_input() {
-    assert_as_without_fast_paths(|_, net| {
-        let x = numbers(&[3, 4], 1) * 2.0 + 1.0;
-        net.hold_weights().unwrap();
-        for _ in 0..3 {
-            learn(net, &Signal::Constant(x.shallow_clone()), 2);
-            let _ = x.shallow_clone().g_mul_scalar_(-0.75);
+    assert_as_without_fast_paths(|_, x| {
+        move |_: &mut OtttSequential, step| {
+            if step == 3 {
+                let _ = x.select(1, 0).g_mul_scalar_(-0.75);
+            }
         }
-        net.release_weights().unwrap();
     });
 }
 
-/// tch's SGD moves weights without libtorch's count of versions.
-#[rstest]
-fn training_inside_a_hold_learns(
-    #[values(Update::EveryStep, Update::EndOfSequence)] update: Update,
-    #[values(false, true)] tchs: bool,
-) {
-    let run = |paths| {
-        let (vs, mut net) = network();
-        let (x, target) = sequence(1);
-        let mut sgd: Box<dyn Optimizer> = match tchs {
-            true => Box::new(nn::Sgd::default().build(&vs, 0.05).unwrap()),
-            false => Box::new(sgd(&vs, 0.05)),
-        };
-        with_fast_paths(paths, || {
-            net.hold_weights().unwrap();
-            let mut losses = Vec::new();
-            for _ in 0..3 {
-                let out = ottt_online_training(&mut net, &mut *sgd, &x, &target, mse, update).unwrap();
-                losses.push(out.loss);
-            }
-            net.release_weights().unwrap();
-            losses.extend(net.parameters().into_iter().map(|p| p.tensor.detach()));
-            losses
-        })
-    };
-    for (fast, plain) in run(FastPaths::default()).iter().zip(run(FastPaths::NONE)) {
-        assert!(fast.allclose(&plain, 1e-9, 1e-11, false), "{fast} instead of {plain}");
-    }
-}
-
 #[test]
-fn a_release_without_a_hold_and_one_too_many_do_nothing() {
-    assert_as_without_fast_paths(|_, net| {
-        net.release_weights().unwrap();
-        net.hold_weights().unwrap();
-        learn(net, &constant(1), 3);
-        net.release_weights().unwrap();
-        net.release_weights().unwrap();
+fn another_input_inside_a_sequence_keeps_what_was_gathered() {
+    assert_as_without_fast_paths(|_, _| {
+        |net: &mut OtttSequential, step| {
+            let other = Signal::Constant(numbers(&[3, 4], step) * 2.0 + 1.0);
+            let y = net.step(&other, true).unwrap().into_value();
+            (&y * numbers(&y.size(), step)).sum(Kind::Double).backward();
+        }
     });
 }
 
 /// A value that was made of frozen weights has no graph to learn by.
 #[test]
-fn weights_that_are_thawed_inside_a_hold_learn() {
-    assert_as_without_fast_paths(|vs, net| {
-        let freezes = |frozen: bool| {
-            vs.trainable_variables().iter().for_each(|w| drop(w.set_requires_grad(!frozen)));
-        };
-        freezes(true);
-        net.hold_weights().unwrap();
-        drop(net.step(&constant(1), true).unwrap());
-        freezes(false);
-        learn(net, &constant(1), 3);
-        net.release_weights().unwrap();
+fn weights_that_are_thawed_inside_a_sequence_learn() {
+    assert_as_without_fast_paths(|vs, _| {
+        // The readout learns from the beginning, or the loss would depend on nothing.
+        let first: Vec<Tensor> = vs
+            .variables()
+            .into_iter()
+            .filter(|(name, _)| !name.starts_with("readout"))
+            .map(|(_, w)| w)
+            .collect();
+        move |_: &mut OtttSequential, step| {
+            first.iter().for_each(|w| drop(w.set_requires_grad(step > 2)));
+        }
     });
 }
 
@@ -242,6 +232,8 @@ impl Layer for InPlace {
         Ok(y)
     }
 }
+
+impl Part for InPlace {}
 
 /// The held answer of the first modules is not theirs to change, in the container or in one inside it.
 #[rstest]
@@ -269,18 +261,4 @@ fn a_layer_that_works_in_place_after_a_held_head_changes_nothing(
     };
     let (fast, plain) = (run(FastPaths::default()), run(FastPaths::NONE));
     assert!(fast.allclose(&plain, 1e-10, 1e-12, false), "{fast} instead of {plain}");
-}
-
-#[test]
-fn an_answer_that_its_owner_changes_is_made_again() {
-    assert_as_without_fast_paths(|_, net| {
-        let mut first = OtttSequential::new().add(Scale(2.0));
-        first.hold_weights().unwrap();
-        let x = constant(1);
-        for _ in 0..3 {
-            let y = first.step(&x, false).unwrap().into_value();
-            learn(net, &Signal::Constant(y.shallow_clone()), 1);
-            let _ = y.shallow_clone().fill_(7.0);
-        }
-    });
 }

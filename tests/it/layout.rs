@@ -1,8 +1,6 @@
 //! How images lie in memory between the modules of a container.
 
-use spiketrace::{
-    with_fast_paths, AvgPool2d, FastPaths, Layer, OnlineModule, OtttLifNode, OtttSequential, Result,
-};
+use spiketrace::{with_fast_paths, AvgPool2d, FastPaths, Layer, OtttLifNode, OtttSequential, Part, Result};
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -12,6 +10,8 @@ use crate::parity::fixture::relative_difference;
 /// Takes its input apart by `view()`, which needs contiguous memory.
 #[derive(Debug)]
 struct Views;
+
+impl Part for Views {}
 
 impl Layer for Views {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {

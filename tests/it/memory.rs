@@ -6,7 +6,7 @@
 use spiketrace::train::{ottt_online_training, repeat_over_time, OtttLoss, Update};
 use spiketrace::{
     ws_conv2d, AdaptiveAvgPool2d, Context, Error, Flatten, Function, OnlineModule, OtttLifNode,
-    OtttSequential, Result, Tensors,
+    OtttSequential, Part, Result, Tensors,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};

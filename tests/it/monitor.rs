@@ -7,7 +7,7 @@ use spiketrace::train::{
 };
 use spiketrace::{
     with_fast_paths, Error, FastPaths, Feedback, Memory, Monitor, MonitorConfig, OnlineModule, OtttLifNode,
-    OtttSequential, Parameter, Result, Scale, Signal, SlttLifNode,
+    OtttSequential, Part, Pass, Result, Scale, Signal, SlttLifNode,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -143,15 +143,13 @@ fn layers_and_parameters_go_by_their_paths(#[case] update: Option<Update>) {
 struct Pair(OtttLifNode, OtttLifNode);
 
 impl OnlineModule for Pair {
-    fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
-        let spike = self.0.step(x, train)?.into_value();
-        self.1.step(&spike.into(), train)
+    fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        let spike = self.0.pass(x, pass)?.into_value();
+        self.1.pass(&spike.into(), pass)
     }
+}
 
-    fn parameters(&self) -> Vec<Parameter> {
-        Vec::new()
-    }
-
+impl Part for Pair {
     fn memories(&mut self) -> Vec<&mut Memory> {
         self.0.memories().into_iter().chain(self.1.memories()).collect()
     }
@@ -280,6 +278,8 @@ fn a_failed_call_leaves_no_record_and_no_watch_behind() {
 fn a_module_that_panics_leaves_no_name_behind() {
     #[derive(Debug)]
     struct Panics(bool);
+
+    impl Part for Panics {}
 
     impl spiketrace::Layer for Panics {
         fn forward(&mut self, x: &Tensor, _: bool) -> Result<Tensor> {

@@ -6,7 +6,7 @@ use rstest::rstest;
 use spiketrace::surrogate::Surrogate;
 use spiketrace::{
     with_fast_paths, Error, FastPaths, NdotLifNode, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential,
-    Result, Scale, Signal, SlttLifNode,
+    Part, Pass, Result, Scale, Signal, SlttLifNode,
 };
 use tch::Tensor;
 
@@ -52,7 +52,8 @@ fn a_handle_of_the_state_keeps_its_values() {
         let mut held: Vec<(Tensor, Tensor)> = Vec::new();
         for t in 0..5 {
             let signal = step(&mut *node, t);
-            let memories = node.memories().into_iter().flatten().map(|memory| memory.shallow_clone());
+            let memories =
+                node.memories().into_iter().filter_map(|m| m.get()).map(|memory| memory.shallow_clone());
             let tensors = memories.chain([signal.value().shallow_clone()]);
             held.extend(tensors.chain(signal.trace().map(Tensor::shallow_clone)).map(|t| (t.copy(), t)));
         }
@@ -65,7 +66,7 @@ fn a_state_that_was_set_is_never_written_to() {
     for mut node in nodes() {
         step(&mut *node, 0);
         let set: Vec<Tensor> = (0..node.memories().len()).map(|i| input(10 + i)).collect();
-        node.memories().into_iter().zip(&set).for_each(|(memory, t)| *memory = Some(t.shallow_clone()));
+        node.memories().into_iter().zip(&set).for_each(|(memory, t)| memory.set(t));
         (1..4).for_each(|t| drop(step(&mut *node, t)));
         set.iter().enumerate().for_each(|(i, tensor)| assert_eq!(tensor, &input(10 + i), "{node:?}"));
     }
@@ -87,7 +88,7 @@ fn a_spike_changed_in_place_does_not_change_the_state() {
     for mut node in nodes() {
         let signal = step(&mut *node, 0);
         let copies = |node: &mut dyn OnlineModule| -> Vec<Tensor> {
-            node.memories().into_iter().flatten().map(|memory| memory.copy()).collect()
+            node.memories().into_iter().filter_map(|m| m.get()).map(|memory| memory.copy()).collect()
         };
         let before = copies(&mut *node);
         let _ = signal.into_value().detach().fill_(7.0);
@@ -130,12 +131,12 @@ fn no_steps_are_refused_and_leave_no_state(#[values(0, -1)] count: i64, #[values
     for signal in [Signal::Dense(Tensor::rand([4, 3], FLOAT)), Signal::Constant(Tensor::rand([4, 3], FLOAT))]
     {
         for mut node in nodes() {
-            let error = node.steps(&signal, count, train).unwrap_err().to_string();
+            let error = node.pass(&signal, &Pass::new(train).steps(count)).unwrap_err().to_string();
             let words = [format!("count of time steps is {count}"), "one time step at a time".to_owned()];
             assert!(words.iter().any(|words| error.contains(words)), "{error}");
-            assert!(node.memories().into_iter().all(|memory| memory.is_none()), "{node:?}");
+            assert!(node.memories().into_iter().all(|memory| memory.get().is_none()), "{node:?}");
         }
-        let error = Scale(2.0).steps(&signal, count, train).unwrap_err().to_string();
+        let error = Scale(2.0).pass(&signal, &Pass::new(train).steps(count)).unwrap_err().to_string();
         assert!(error.contains("Scale(2)'s count of time steps is"), "{error}");
     }
 }
@@ -168,8 +169,8 @@ fn ndot_leaves_its_state_where_a_memory_does_not_fit() {
     let mut node = NdotLifNode::new(Default::default()).unwrap();
     (0..2).for_each(|t| drop(step(&mut node, t)));
     let v = node.v().unwrap().copy();
-    *node.memories()[2] = Some(Tensor::from_slice(&[1.0f32, 2.0, 3.0]));
+    node.memories()[2].set(&Tensor::from_slice(&[1.0f32, 2.0, 3.0]));
     let error = node.step(&input(2).into(), true).unwrap_err().to_string();
-    assert!(error.contains("NdotLifNode's ratio of potentials was left by an input"), "{error}");
+    assert!(error.contains("NdotLifNode's state of its rule was left by an input"), "{error}");
     assert_eq!(node.v().unwrap(), &v);
 }

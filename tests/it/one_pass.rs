@@ -4,8 +4,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rstest::rstest;
 use spiketrace::{
-    with_fast_paths, ws_conv2d, ws_linear, FastPaths, GradWithTrace, Layer, OnlineModule, Parameter, Result,
-    Signal, WsConv2dConfig, WsLinearConfig,
+    with_fast_paths, ws_conv2d, ws_linear, FastPaths, GradWithTrace, Layer, OnlineModule, Part, Properties,
+    Result, Signal, Variable, WsConv2dConfig, WsLinearConfig,
 };
 use tch::nn::{self, ConvConfigND, ConvTransposeConfig, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -25,13 +25,15 @@ impl Layer for Counted<'_> {
         self.runs += 1;
         self.layer.forward(x, train)
     }
+}
 
-    fn parameters(&self) -> Vec<Parameter> {
-        self.layer.parameters()
+impl Part for Counted<'_> {
+    fn variables(&self) -> Vec<Variable> {
+        self.layer.variables()
     }
 
-    fn is_affine(&self) -> bool {
-        self.layer.is_affine()
+    fn properties(&self) -> Properties {
+        self.layer.properties()
     }
 }
 
@@ -280,13 +282,15 @@ impl Layer for OverTime {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         Ok(x.f_transpose(1, 2)?.f_conv1d(&self.0, None::<Tensor>, [1], [0], [1], 1)?)
     }
+}
 
-    fn parameters(&self) -> Vec<Parameter> {
-        vec![Parameter::new("weight", &self.0)]
+impl Part for OverTime {
+    fn variables(&self) -> Vec<Variable> {
+        vec![Variable::parameter("weight", &self.0)]
     }
 
-    fn is_affine(&self) -> bool {
-        true
+    fn properties(&self) -> Properties {
+        Properties::default().affine()
     }
 }
 
@@ -311,13 +315,15 @@ impl Layer for Groups {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         Ok(x.f_bmm(&self.0)?)
     }
+}
 
-    fn parameters(&self) -> Vec<Parameter> {
-        vec![Parameter::new("weight", &self.0)]
+impl Part for Groups {
+    fn variables(&self) -> Vec<Variable> {
+        vec![Variable::parameter("weight", &self.0)]
     }
 
-    fn is_affine(&self) -> bool {
-        true
+    fn properties(&self) -> Properties {
+        Properties::default().affine()
     }
 }
 

@@ -8,7 +8,9 @@ use rand::{Rng, SeedableRng};
 use rstest::rstest;
 use spiketrace::surrogate::Sigmoid;
 use spiketrace::train::{ottt_online_training, Update};
-use spiketrace::{OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, SlttLifConfig, SlttLifNode};
+use spiketrace::{
+    OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part, SlttLifConfig, SlttLifNode,
+};
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 

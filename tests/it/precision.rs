@@ -4,7 +4,7 @@ use rstest::rstest;
 use spiketrace::train::{ottt_online_training, OtttTrainingConfig, Update};
 use spiketrace::{
     with_fast_paths, with_precision, ws_conv2d, AvgPool2d, FastPaths, Flatten, GradWithTrace, OnlineModule,
-    OtttLifNode, OtttSequential, Precision, Signal, WsConv2dConfig,
+    OtttLifNode, OtttSequential, Part, Precision, Signal, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -75,7 +75,7 @@ fn a_network_keeps_weights_states_and_gradients_in_f32(
         let out = out.unwrap();
         assert_eq!(out.outputs.kind(), Kind::Float);
         losses.push(f64::try_from(&out.loss).unwrap());
-        for memory in net.memories().into_iter().flatten() {
+        for memory in net.memories().into_iter().filter_map(|m| m.get()) {
             assert_eq!(memory.kind(), Kind::Float);
         }
         net.reset();

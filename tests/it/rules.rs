@@ -5,7 +5,7 @@ use spiketrace::train::{
     ottt_online_training, repeat_over_time, sltt_k_training, Optimizer, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    ws_linear, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifNode, OtttSequential, SlttLifNode,
+    ws_linear, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifNode, OtttSequential, Part, SlttLifNode,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rstest::rstest;
 use spiketrace::train::{ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig, Update};
 use spiketrace::{
-    Flatten, Layer, OnlineModule, OtttLifNode, OtttSequential, ScriptConfig, ScriptModule, Signal,
+    Flatten, Layer, OnlineModule, OtttLifNode, OtttSequential, Part, Pass, ScriptConfig, ScriptModule, Signal,
 };
 use tch::nn::{OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -87,7 +87,7 @@ fn replay(case: &mut Case) {
 fn parameters_keep_their_names(#[case] name: &str, #[case] parameters: &[&str], #[case] buffers: &[&str]) {
     let vs = VarStore::new(Device::Cpu);
     let module = load(&vs, name).unwrap();
-    let names: Vec<String> = Layer::parameters(&module).into_iter().map(|p| p.name).collect();
+    let names: Vec<String> = module.parameters().into_iter().map(|p| p.name).collect();
     assert_eq!(names, parameters);
     let mut stored: Vec<String> = vs.variables().into_keys().collect();
     let mut expected: Vec<&str> = [parameters, buffers].concat();
@@ -129,9 +129,9 @@ fn a_layer_that_asks_for_no_gradient_in_the_file_keeps_still() {
     let vs = VarStore::new(Device::Cpu);
     let mut module = load(&vs, "half_frozen.pt").unwrap();
     assert_eq!(vs.trainable_variables().len(), 2);
-    assert_eq!(Layer::parameters(&module).len(), 4);
+    assert_eq!(module.parameters().len(), 4);
     module.forward(&input(), true).unwrap().sum(Kind::Float).backward();
-    for p in Layer::parameters(&module) {
+    for p in module.parameters() {
         assert_eq!(p.tensor.grad().defined(), p.name.starts_with('2'), "{}", p.name);
     }
 }
@@ -140,7 +140,7 @@ fn a_layer_that_asks_for_no_gradient_in_the_file_keeps_still() {
 fn a_weight_with_two_names_is_trained_once() {
     let vs = VarStore::new(Device::Cpu);
     let module = load(&vs, "tied.pt").unwrap();
-    assert_eq!(Layer::parameters(&module).len(), 4);
+    assert_eq!(module.parameters().len(), 4);
     assert_eq!(vs.trainable_variables().len(), 3);
 }
 
@@ -279,10 +279,10 @@ fn two_handles_of_a_module_in_two_modes_do_not_mix_them_up() {
 fn several_steps_a_pass_are_by_choice() {
     let x = Signal::from(Tensor::cat(&[input(), input()], 0));
     let mut module = load(&VarStore::new(Device::Cpu), "traced.pt").unwrap();
-    let error = OnlineModule::steps(&mut module, &x, 2, true).unwrap_err().to_string();
+    let error = module.pass(&x, &Pass::new(true).steps(2)).unwrap_err().to_string();
     assert!(error.contains("one time step at a time"), "{error}");
     let config = ScriptConfig { samplewise: true, ..Default::default() };
     let vs = VarStore::new(Device::Cpu);
     let mut module = ScriptModule::load(vs.root(), file("traced.pt"), config).unwrap();
-    assert_eq!(OnlineModule::steps(&mut module, &x, 2, true).unwrap().value().size(), [4, 2]);
+    assert_eq!(module.pass(&x, &Pass::new(true).steps(2)).unwrap().value().size(), [4, 2]);
 }

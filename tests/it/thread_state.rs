@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use spiketrace::surrogate::Sigmoid;
 use spiketrace::{
-    GradWithTrace, Layer, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Parameter, Result, Signal,
+    GradWithTrace, Layer, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part, Properties, Result,
+    Signal, Variable,
 };
 use tch::{nn, Device, Kind, Tensor};
 
@@ -44,13 +45,15 @@ impl Layer for Counted {
         self.1.fetch_add(1, Ordering::Relaxed);
         Ok(x.f_linear(&self.0, None::<Tensor>)?)
     }
+}
 
-    fn parameters(&self) -> Vec<Parameter> {
-        vec![Parameter::new("weight", &self.0)]
+impl Part for Counted {
+    fn variables(&self) -> Vec<Variable> {
+        vec![Variable::parameter("weight", &self.0)]
     }
 
-    fn is_affine(&self) -> bool {
-        true
+    fn properties(&self) -> Properties {
+        Properties::default().affine()
     }
 }
 

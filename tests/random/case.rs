@@ -7,13 +7,13 @@ use spiketrace::train::{
     SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, with_precision, FastPaths, Monitor, MonitorConfig, OnlineModule, OtttSequential,
-    Precision, Result,
+    with_fast_paths, with_precision, FastPaths, Monitor, MonitorConfig, OtttSequential, Part, Precision,
+    Result,
 };
 use tch::{Kind, Reduction, Tensor};
 
 use crate::network::{build, numbers, Network, WORDS};
-use crate::part::{parts, Part};
+use crate::part::{self, parts};
 
 /// How a sequence is learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,7 +37,7 @@ pub enum Moves {
 
 #[derive(Debug, Clone)]
 pub struct Case {
-    pub parts: Vec<Part>,
+    pub parts: Vec<part::Part>,
     /// The size of one input sample.
     pub size: Vec<i64>,
     pub batch: i64,
@@ -250,9 +250,9 @@ impl Case {
             }
         }
         let rates = monitor.records().iter().filter(|r| r.quantity == "rate").map(|r| r.value).collect();
-        let state = network.net.state().into_iter();
+        let state = network.net.variables().into_iter();
         let weights = state.map(|p| (p.name, p.tensor.detach().copy())).collect();
-        let memories = network.net.memories().into_iter().map(|m| m.as_ref().map(Tensor::copy)).collect();
+        let memories = network.net.memories().into_iter().map(|m| m.get().map(Tensor::copy)).collect();
         let kind = if self.kind == Numbers::Double { Kind::Double } else { Kind::Float };
         let evaluated = evaluate(&mut network.net, &self.input(SEQUENCES, kind).detach())?;
         Ok(Outcome { outputs, losses, grads, weights, memories, evaluated, rates })

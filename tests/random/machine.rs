@@ -12,7 +12,8 @@ use spiketrace::train::{
     SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, Error, FastPaths, LoadConfig, OnlineModule, OtttSequential, Result, Signal, StateDict,
+    with_fast_paths, Error, FastPaths, LoadConfig, OnlineModule, OtttSequential, Part, Pass, Result, Signal,
+    StateDict,
 };
 use tch::{Kind, Reduction, Tensor};
 
@@ -29,7 +30,6 @@ struct World<'a> {
     bomb: Arc<AtomicBool>,
     optimizer: Sgd,
     batch: i64,
-    holds: usize,
     /// Tensors that went in or came out, with copies of then.
     kept: Vec<(Tensor, Tensor)>,
     states: Vec<Vec<Option<Tensor>>>,
@@ -63,7 +63,6 @@ impl<'a> World<'a> {
             bomb,
             optimizer,
             batch: 2,
-            holds: 0,
             kept: Vec::new(),
             states: Vec::new(),
             checkpoints: Vec::new(),
@@ -117,7 +116,7 @@ impl<'a> World<'a> {
             Action::Steps { count, constant } => {
                 let count = if self.network.steps_at_once { count } else { 1 };
                 let x = self.signal(count, constant, i);
-                let y = self.network.net.steps(&x, count, true)?;
+                let y = self.network.net.pass(&x, &Pass::new(true).steps(count))?;
                 self.keep_signal(&y);
                 Ok(vec![y.into_value()])
             }
@@ -157,7 +156,7 @@ impl<'a> World<'a> {
             Action::Put { which } => {
                 if let Some(state) = self.states.get(which) {
                     for (memory, kept) in self.network.net.memories().into_iter().zip(state) {
-                        *memory = kept.as_ref().map(Tensor::shallow_clone);
+                        *memory = kept.as_ref().map(Tensor::shallow_clone).into();
                     }
                 }
                 Ok(Vec::new())
@@ -177,20 +176,10 @@ impl<'a> World<'a> {
                 }
                 Ok(Vec::new())
             }
-            Action::Hold => {
-                self.holds += 1;
-                self.network.net.hold_weights().map(|()| Vec::new())
-            }
-            Action::Release => {
-                self.holds = self.holds.saturating_sub(1);
-                self.network.net.release_weights().map(|()| Vec::new())
-            }
             Action::BatchSize(batch) => {
                 self.batch = batch;
                 Ok(Vec::new())
             }
-            // Whoever holds the weights says that they stand still.
-            Action::Move if self.holds > 0 => Ok(Vec::new()),
             Action::Move => {
                 self.optimizer.step()?;
                 self.optimizer.zero_grad().map(|()| Vec::new())
@@ -234,22 +223,18 @@ impl<'a> World<'a> {
     }
 
     fn state(&mut self) -> Vec<Option<Tensor>> {
-        self.network.net.memories().into_iter().map(|m| m.as_ref().map(Tensor::shallow_clone)).collect()
+        self.network.net.memories().into_iter().map(|m| m.get().map(Tensor::shallow_clone)).collect()
     }
 
     /// Records gradients, weights and state at the end.
     fn finish(&mut self) {
         self.bomb.store(false, Ordering::Relaxed);
-        for _ in 0..self.holds {
-            let released = self.network.net.release_weights();
-            self.seen.push((format!("{:?}", released.err().map(|error| error.to_string())), Vec::new()));
-        }
         for p in self.network.net.parameters() {
             let grad = p.tensor.grad();
             let (has, grad) = (grad.defined(), if grad.defined() { grad.copy() } else { Tensor::from(0.0) });
             self.seen.push((format!("gradient of {}: {has}", p.name), vec![grad]));
         }
-        for p in self.network.net.state() {
+        for p in self.network.net.variables() {
             self.seen.push((p.name, vec![p.tensor.detach().copy()]));
         }
         for memory in self.state() {
@@ -272,10 +257,10 @@ impl<'a> World<'a> {
         let bomb = Arc::new(AtomicBool::new(false));
         let mut fresh = network(self.program, &bomb);
         let words = |error: Error| error.to_string();
-        let state = StateDict::of(&self.network.net.state());
-        state.load_into(&fresh.net.state(), LoadConfig::default()).map_err(words)?;
+        let state = StateDict::of(&self.network.net.variables());
+        state.load_into(&fresh.net.variables(), LoadConfig::default()).map_err(words)?;
         let memories: Vec<_> = self.state().iter().map(|memory| memory.as_ref().map(Tensor::copy)).collect();
-        fresh.net.memories().into_iter().zip(memories).for_each(|(to, from)| *to = from);
+        fresh.net.memories().into_iter().zip(memories).for_each(|(to, from)| *to = from.into());
         for (t, train) in [(0, true), (1, false), (2, true)] {
             let x: Signal = (numbers(&[&[self.batch], &self.program.size[..]].concat(), 50 + t) * 2.0).into();
             let answer = |net: &mut OtttSequential| {

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use spiketrace::surrogate::{ATan, Sigmoid, Surrogate};
 use spiketrace::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Feedback,
-    Flatten, GradWithTrace, Identity, MaxPool2d, NdotLifNode, OnlineModule, OtttLifConfig, OtttLifNode,
-    OtttSequential, Scale, ScriptModule, SlttLifConfig, SlttLifNode, SpikeTraceOp, WsConv2dConfig,
-    WsLinearConfig,
+    Flatten, GradWithTrace, Identity, MaxPool2d, Memory, NdotLifNode, OnlineModule, OtttLifConfig,
+    OtttLifNode, OtttSequential, Part, Scale, ScriptModule, SlttLifConfig, SlttLifNode, SpikeTraceOp,
+    WsConv2dConfig, WsLinearConfig,
 };
 use tch::nn::{self, ConvConfig, ConvTransposeConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::part::{Conv, ConvKind, Derivative, Neuron, Norm, Part, Plain, Rule};
+use crate::part::{self, Conv, ConvKind, Derivative, Neuron, Norm, Plain, Rule};
 use crate::parts::{OwnAffine, OwnStateful, Triangle};
 
 /// A network with its variables.
@@ -33,7 +33,7 @@ pub const WORDS: i64 = 9;
 
 /// Builds a network for inputs `[N, ...size]`, of indices where it is to begin with an embedding, which ends in a
 /// readout `[N, classes]`.
-pub fn build(parts: &[Part], size: &[i64], embeds: bool, classes: i64, kind: Kind) -> Network {
+pub fn build(parts: &[part::Part], size: &[i64], embeds: bool, classes: i64, kind: Kind) -> Network {
     let vs = VarStore::new(Device::Cpu);
     let mut builder = Builder {
         vs: &vs,
@@ -137,7 +137,7 @@ impl Builder<'_> {
     }
 
     /// Adds all parts, under names of their own or by their places.
-    fn fill(&mut self, mut net: OtttSequential, parts: &[Part], named: bool) -> OtttSequential {
+    fn fill(&mut self, mut net: OtttSequential, parts: &[part::Part], named: bool) -> OtttSequential {
         for part in parts {
             net = self.add(net, part, named);
         }
@@ -162,15 +162,15 @@ impl Builder<'_> {
         net.add(Flatten::default())
     }
 
-    fn add(&mut self, net: OtttSequential, part: &Part, named: bool) -> OtttSequential {
+    fn add(&mut self, net: OtttSequential, part: &part::Part, named: bool) -> OtttSequential {
         match part {
-            Part::Linear { out, bias, frozen } => {
+            part::Part::Linear { out, bias, frozen } => {
                 let linear = self.linear(*out, *bias);
                 let all = [Some(&linear.ws), linear.bs.as_ref()];
                 all.into_iter().flatten().for_each(|w| drop(w.set_requires_grad(!frozen)));
                 Self::push(net, linear, named)
             }
-            Part::Shared => {
+            part::Part::Shared => {
                 let features = self.last();
                 let same = self.known.iter().find(|(sizes, _)| sizes.0 == features);
                 match same.map(|(sizes, ws)| (sizes.1, ws.shallow_clone())) {
@@ -181,29 +181,29 @@ impl Builder<'_> {
                     None => Self::push(net, self.linear(features, false), named),
                 }
             }
-            Part::WsLinear { out, gain } if self.last() > 1 => {
+            part::Part::WsLinear { out, gain } if self.last() > 1 => {
                 let (features, config) = (self.last(), WsLinearConfig { gain: *gain, ..Default::default() });
                 let layer = ws_linear(self.place(), features, *out, config).unwrap();
                 self.set_last(*out);
                 Self::push(net, layer, named)
             }
-            Part::WsLinear { out, .. } => Self::push(net, self.linear(*out, true), named),
-            Part::Conv(conv) => self.conv(net, *conv, named),
-            Part::Norm(norm) => self.norm(net, *norm, named),
-            Part::Neuron(neuron) => self.neuron(net, neuron, named),
-            Part::Plain(plain) => self.plain(net, *plain, named),
-            Part::OwnAffine { out } => {
+            part::Part::WsLinear { out, .. } => Self::push(net, self.linear(*out, true), named),
+            part::Part::Conv(conv) => self.conv(net, *conv, named),
+            part::Part::Norm(norm) => self.norm(net, *norm, named),
+            part::Part::Neuron(neuron) => self.neuron(net, neuron, named),
+            part::Part::Plain(plain) => self.plain(net, *plain, named),
+            part::Part::OwnAffine { out } => {
                 let features = self.last();
                 let weight = self.place().var("weight", &[*out, features], nn::Init::Const(0.0));
                 self.set_last(*out);
                 Self::push(net, OwnAffine(weight), named)
             }
-            Part::OwnStateful => {
+            part::Part::OwnStateful => {
                 let weight = self.place().var("weight", &[1], nn::Init::Const(1.0));
                 (self.steps_at_once, self.pair) = (false, false);
-                Self::push(net, OwnStateful { weight, before: None }, named)
+                Self::push(net, OwnStateful { weight, before: Memory::default() }, named)
             }
-            Part::Script => {
+            part::Part::Script => {
                 let net = self.flatten(net);
                 let net = Self::push(net, self.linear(36, true), named);
                 let suffix = if self.kind == Kind::Double { "f64" } else { "f32" };
@@ -214,16 +214,16 @@ impl Builder<'_> {
                 self.set_last(4);
                 Self::push(net, module, named)
             }
-            Part::ByHand { weighted: true } => {
+            part::Part::ByHand { weighted: true } => {
                 let linear = self.linear(4, true);
                 Self::push(net, GradWithTrace::new(linear), named)
             }
-            Part::ByHand { weighted: false } => Self::push(net, SpikeTraceOp::new(Scale(1.5)), named),
-            Part::Nested { named: inside, parts } => {
+            part::Part::ByHand { weighted: false } => Self::push(net, SpikeTraceOp::new(Scale(1.5)), named),
+            part::Part::Nested { named: inside, parts } => {
                 let inner = self.fill(OtttSequential::new(), parts, *inside);
                 Self::push(net, inner, named)
             }
-            Part::Feedback { connection, block } => self.feedback(net, connection, block, named),
+            part::Part::Feedback { connection, block } => self.feedback(net, connection, block, named),
         }
     }
 
@@ -303,10 +303,7 @@ impl Builder<'_> {
         let config = OtttLifConfig { tau, decay_input, v_threshold, v_reset, surrogate };
         match rule {
             Rule::Ottt => Self::push(net, OtttLifNode::new(config).unwrap(), named),
-            Rule::Ndot => {
-                self.steps_at_once = false;
-                Self::push(net, NdotLifNode::new(config).unwrap(), named)
-            }
+            Rule::Ndot => Self::push(net, NdotLifNode::new(config).unwrap(), named),
             Rule::Sltt => {
                 self.pair = false;
                 let OtttLifConfig { tau, decay_input, v_threshold, v_reset, surrogate } = config;
@@ -354,8 +351,8 @@ impl Builder<'_> {
     fn feedback(
         &mut self,
         net: OtttSequential,
-        connection: &[Part],
-        block: &[Part],
+        connection: &[part::Part],
+        block: &[part::Part],
         named: bool,
     ) -> OtttSequential {
         let mut net = self.flatten(net);

@@ -4,24 +4,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use spiketrace::surrogate::Surrogate;
-use spiketrace::{Layer, Layout, Memory, Parameter, Result};
+use spiketrace::{Layer, Memory, Part, Properties, Result, Variable};
 use tch::Tensor;
 
 /// y = x W^T, by an operation of the user's choice.
 #[derive(Debug)]
 pub struct OwnAffine(pub Tensor);
 
+impl Part for OwnAffine {
+    fn variables(&self) -> Vec<Variable> {
+        vec![Variable::parameter("weight", &self.0)]
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::default().affine()
+    }
+}
+
 impl Layer for OwnAffine {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         Ok(x.f_matmul(&self.0.f_tr()?)?)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        vec![Parameter::new("weight", &self.0)]
-    }
-
-    fn is_affine(&self) -> bool {
-        true
     }
 }
 
@@ -32,26 +34,28 @@ pub struct OwnStateful {
     pub before: Memory,
 }
 
-impl Layer for OwnStateful {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        let sum = match &self.before {
-            Some(before) => x.f_add(&before.f_mul_scalar(0.5)?)?,
-            None => x.shallow_clone(),
-        };
-        self.before = Some(x.f_detach()?);
-        Ok(sum.f_mul(&self.weight)?)
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        vec![Parameter::new("weight", &self.weight)]
+impl Part for OwnStateful {
+    fn variables(&self) -> Vec<Variable> {
+        vec![Variable::parameter("weight", &self.weight)]
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         vec![&mut self.before]
     }
 
-    fn layout(&self) -> Layout {
-        Layout::Any
+    fn properties(&self) -> Properties {
+        Properties::default().any_layout()
+    }
+}
+
+impl Layer for OwnStateful {
+    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
+        let sum = match self.before.get() {
+            Some(before) => x.f_add(&before.f_mul_scalar(0.5)?)?,
+            None => x.shallow_clone(),
+        };
+        self.before.set(&x.f_detach()?);
+        Ok(sum.f_mul(&self.weight)?)
     }
 }
 
@@ -74,8 +78,10 @@ impl Layer for Bomb {
         assert!(!self.0.swap(false, Ordering::Relaxed), "it went off");
         Ok(x.shallow_clone())
     }
+}
 
-    fn is_samplewise(&self) -> bool {
-        true
+impl Part for Bomb {
+    fn properties(&self) -> Properties {
+        Properties::default().samplewise()
     }
 }

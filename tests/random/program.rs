@@ -42,8 +42,6 @@ pub enum Action {
         which: usize,
         by_file: bool,
     },
-    Hold,
-    Release,
     BatchSize(i64),
     Move,
 }
@@ -55,7 +53,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => (any::<bool>(), any::<bool>()).prop_map(|(train, constant)| Step { train, constant }),
         2 => (1i64..4, any::<bool>()).prop_map(|(count, constant)| Steps { count, constant }),
         5 => any::<bool>().prop_map(|constant| Learn { constant }),
-        3 => (any::<bool>(), 1i64..4, any::<bool>(), fails).prop_map(|(every_step, steps_per_pass, still, fails)| {
+        6 => (any::<bool>(), 1i64..4, any::<bool>(), fails).prop_map(|(every_step, steps_per_pass, still, fails)| {
             Sequence { every_step, steps_per_pass, still, fails }
         }),
         2 => Just(Evaluate),
@@ -66,8 +64,6 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (0usize..3).prop_map(|which| Put { which }),
         1 => Just(Save),
         1 => (0usize..3, prop::bool::weighted(0.3)).prop_map(|(which, by_file)| Restore { which, by_file }),
-        3 => Just(Hold),
-        3 => Just(Release),
         1 => (1i64..4).prop_map(BatchSize),
         1 => Just(Move),
     ]

@@ -8,8 +8,8 @@ use spiketrace::train::{
     ottt_online_training, repeat_over_time, Checkpoint, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    ws_conv2d, ws_linear, AvgPool2d, Error, Flatten, Monitor, MonitorConfig, OnlineModule, OtttLifNode,
-    OtttSequential, Result, Scale, WsConv2dConfig,
+    ws_conv2d, ws_linear, AvgPool2d, Error, Flatten, Monitor, MonitorConfig, OtttLifNode, OtttSequential,
+    Part, Result, Scale, WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};

@@ -2,7 +2,7 @@
 
 use spiketrace::distributed::{Collectives, DataParallel, ReduceOp};
 use spiketrace::train::{Optimizer, Sgd, SgdConfig};
-use spiketrace::{with_parameters, OtttSequential, Parameter, Result};
+use spiketrace::{with_parameters, OtttSequential, Result, Variable};
 use tch::{nn, Device, Kind, Tensor};
 
 use super::processes::Processes;
@@ -73,7 +73,7 @@ pub fn gradients(group: &dyn Collectives) -> Result<()> {
         ones(Kind::Float),
         ones(Kind::Double),
     ];
-    let named = parameters.iter().enumerate().map(|(i, p)| Parameter::new(i.to_string(), p)).collect();
+    let named = parameters.iter().enumerate().map(|(i, p)| Variable::parameter(i.to_string(), p)).collect();
     let net = OtttSequential::new().add(with_parameters("all", nn::func(|x| x.shallow_clone()), named));
     let sgd = Sgd::new(&parameters, SgdConfig { lr: 1.0, ..Default::default() })?;
     let mut optimizer = DataParallel::new(group, &net, sgd)?;

@@ -9,7 +9,7 @@ use spiketrace::train::{
     repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    ws_conv2d, ws_linear, AvgPool2d, Flatten, OnlineModule, OtttLifNode, OtttSequential, Result, Scale,
+    ws_conv2d, ws_linear, AvgPool2d, Flatten, OtttLifNode, OtttSequential, Part, Result, Scale,
     WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};

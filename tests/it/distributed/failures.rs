@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 use spiketrace::distributed::{Collectives, DataParallel, ProcessGroup, ReduceOp};
 use spiketrace::train::{Optimizer, Sgd, SgdConfig};
-use spiketrace::{OnlineModule, OtttSequential, Result};
+use spiketrace::{OtttSequential, Part, Result};
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 

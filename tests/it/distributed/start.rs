@@ -35,7 +35,7 @@ fn begin<O: Optimizer>(
     let write = |name: &str, bits: Vec<String>| std::fs::write(folder.join(name), bits.join("\n")).unwrap();
     if group.rank() == 0 {
         (0..3).for_each(|number| train(&mut net, &mut optimizer, number));
-        spiketrace::OnlineModule::reset(&mut net);
+        spiketrace::Part::reset(&mut net);
         write("before", bits(&mut net, &optimizer));
     }
     let optimizer = DataParallel::new(group, &net, optimizer)?;

@@ -171,7 +171,7 @@ fn inputs_of_layers() {
             "a mask of another shape",
             &|| {
                 let mut dropout = Dropout::new(0.5)?;
-                dropout.set_mask(ones(&[3]));
+                dropout.set_mask(&ones(&[3]));
                 forward(dropout, ones(&[2, 5]))
             },
             &["Dropout's mask", "[3]", "[2, 5]", "reset()"],

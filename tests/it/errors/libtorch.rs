@@ -108,9 +108,11 @@ impl Layer for Panics {
     fn forward(&mut self, _: &Tensor, _: bool) -> Result<Tensor> {
         panic!("my own mistake")
     }
+}
 
-    fn parameters(&self) -> Vec<Parameter> {
-        self.parameters.then(|| Parameter::new("weight", &ones(&[1]))).into_iter().collect()
+impl Part for Panics {
+    fn variables(&self) -> Vec<Variable> {
+        self.parameters.then(|| Variable::parameter("weight", &ones(&[1]))).into_iter().collect()
     }
 }
 
@@ -172,7 +174,7 @@ fn sizes_beyond_all_measure_do_not_overflow(#[case] wrong_use: Use, #[case] word
 #[rstest]
 #[case::v(|| { let mut node = node(); node.set_v(&Tensor::new()); step(&mut node, &ones(&[3])) }, &["membrane potential", "undefined"])]
 #[case::trace(|| { let mut node = node(); node.set_trace(&Tensor::new()); step(&mut node, &ones(&[3])) }, &["OtttLifNode's trace", "undefined"])]
-#[case::mask(|| { let mut dropout = Dropout::new(0.5)?; dropout.set_mask(Tensor::new()); step(&mut dropout, &ones(&[2])) }, &["Dropout's mask", "undefined"])]
+#[case::mask(|| { let mut dropout = Dropout::new(0.5)?; dropout.set_mask(&Tensor::new()); step(&mut dropout, &ones(&[2])) }, &["Dropout's mask", "undefined"])]
 fn an_undefined_state_is_named(#[case] wrong_use: Use, #[case] words: &[&str]) {
     check(&[("state", &wrong_use, words)]);
 }

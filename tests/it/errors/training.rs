@@ -4,7 +4,7 @@ use spiketrace::train::{
     accuracy, evaluate, fptt_online_training, fptt_online_training_init_w_ra, ottt_online_training,
     repeat_over_time, top_k_accuracy, Adam, AdamConfig, AdamState, OtttLoss, Sgd, SgdConfig, Update,
 };
-use spiketrace::{Error, OnlineModule, OtttLifNode, OtttSequential, Result};
+use spiketrace::{Error, OnlineModule, OtttLifNode, OtttSequential, Part, Result};
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -269,7 +269,7 @@ fn a_failed_second_look_leaves_the_state_of_the_step() {
     let mut net = net(&vs);
     let x = numbers(&[2, 3, 4], 5).to_kind(Kind::Float);
     let state = |net: &mut OtttSequential| -> Vec<Tensor> {
-        net.memories().into_iter().map(|memory| memory.as_ref().unwrap().copy()).collect()
+        net.memories().into_iter().map(|memory| memory.get().unwrap().copy()).collect()
     };
     net.step(&x.get(0).into(), true).unwrap();
     let expected = state(&mut net);

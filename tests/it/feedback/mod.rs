@@ -6,8 +6,8 @@ mod paths;
 use rstest::rstest;
 use spiketrace::train::{ottt_online_training, OtttTrainingConfig, Sgd, SgdConfig, Update};
 use spiketrace::{
-    Feedback, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Signal,
-    SlttLifConfig, SlttLifNode,
+    Feedback, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part,
+    Role, Signal, SlttLifConfig, SlttLifNode,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -109,7 +109,7 @@ fn reset_forgets_what_would_come_back() {
     let first = s.net.step(&s.x.select(1, 0).into(), true).unwrap().into_value();
     s.net.step(&s.x.select(1, 1).into(), true).unwrap();
     s.net.reset();
-    assert!(s.net.memories().into_iter().all(|memory| memory.is_none()));
+    assert!(s.net.memories().into_iter().all(|memory| memory.get().is_none()));
     assert_eq!(s.net.step(&s.x.select(1, 0).into(), true).unwrap().into_value(), first);
 }
 
@@ -152,7 +152,8 @@ fn running_statistics_on_both_ways_are_part_of_the_state() {
     let block =
         OtttSequential::new().add(nn::batch_norm1d(vs.root() / "forth", 4, Default::default())).add(node());
     let net = Feedback::new(nn::batch_norm1d(vs.root() / "back", 4, Default::default()), block);
-    let names: Vec<_> = net.buffers().into_iter().map(|buffer| buffer.name).collect();
+    let names: Vec<_> =
+        net.variables().into_iter().filter(|v| v.role == Role::Buffer).map(|v| v.name).collect();
     let expected =
         ["connection", "block.0"].map(|part| ["mean", "var"].map(|of| format!("{part}.running_{of}")));
     assert_eq!(names, expected.concat());

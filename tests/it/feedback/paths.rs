@@ -6,7 +6,7 @@ use spiketrace::train::{
 };
 use spiketrace::{
     with_fast_paths, with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, FastPaths,
-    Feedback, Flatten, OnlineModule, OtttLifNode, OtttSequential, Scale, WsConv2dConfig,
+    Feedback, Flatten, OtttLifNode, OtttSequential, Part, Scale, WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};

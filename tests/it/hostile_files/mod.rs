@@ -13,7 +13,7 @@ use std::io::Write;
 
 use allocation_counter::{measure, AllocationInfo};
 use rawzip::ZipArchiveWriter;
-use spiketrace::{LoadConfig, OnlineModule, Result, StateDict};
+use spiketrace::{LoadConfig, Part, Result, StateDict};
 use tch::Device;
 
 use crate::state_dict::{hex, model};
@@ -38,7 +38,7 @@ fn read(bytes: &[u8]) -> Result<StateDict> {
     let path = folder.path().join("weights");
     fs::write(&path, bytes).unwrap();
     let (_vs, net) = model(Device::Cpu);
-    let bits = || net.state().iter().map(|p| hex(&p.tensor)).collect::<Vec<_>>();
+    let bits = || net.variables().iter().map(|p| hex(&p.tensor)).collect::<Vec<_>>();
     let before = bits();
 
     let mut state = None;
@@ -52,7 +52,8 @@ fn read(bytes: &[u8]) -> Result<StateDict> {
     storages.dedup();
     assert!(storages.iter().map(|(_, numel)| *numel).sum::<usize>() <= bytes.len().max(1));
 
-    if state.as_ref().map_or(true, |state| state.load_into(&net.state(), LoadConfig::default()).is_err()) {
+    if state.as_ref().map_or(true, |state| state.load_into(&net.variables(), LoadConfig::default()).is_err())
+    {
         assert_eq!(bits(), before, "a failed load changed the model");
     }
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the reader left something behind");

@@ -1,7 +1,7 @@
 //! Errors quote names of the file, and those may have megabytes.
 
 use rstest::rstest;
-use spiketrace::{LoadConfig, Parameter, StateDict};
+use spiketrace::{LoadConfig, StateDict, Variable};
 use tch::{Device, Kind, Tensor};
 
 use super::{archive, pickled, read, safetensors};
@@ -73,13 +73,14 @@ fn loading_and_writing_quote_a_long_name_in_short() {
         let rows = (0..30).map(|i| (long(&i.to_string()), other.shallow_clone()));
         rows.chain([(long("own"), float.shallow_clone())]).collect()
     };
-    let parameters: Vec<Parameter> = (0..60).map(|i| Parameter::new(long(&i.to_string()), &float)).collect();
+    let parameters: Vec<Variable> =
+        (0..60).map(|i| Variable::parameter(long(&i.to_string()), &float)).collect();
     let folder = tempfile::tempdir().unwrap();
     let mut texts = Vec::new();
     for other in [zeros(Kind::Double, &[1; 64]), zeros(Kind::Float, &[2; 20]), Tensor::new()] {
         let load = state(&other).load_into(&parameters, LoadConfig::default());
         texts.push(load.unwrap_err().to_string());
-        let undefined = [Parameter::new(long("0"), &Tensor::new())];
+        let undefined = [Variable::parameter(long("0"), &Tensor::new())];
         texts.push(state(&float).load_into(&undefined, LoadConfig::default()).unwrap_err().to_string());
     }
     let twice =

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use allocation_counter::measure;
 use rstest::rstest;
-use spiketrace::{Parameter, StateDict};
+use spiketrace::{StateDict, Variable};
 use tch::{Kind, Tensor};
 
 use super::pickles::text;
@@ -142,7 +142,7 @@ fn one_tensor_of_many_names_reads_as_such() {
 fn names_are_matched_and_written_in_linear_time() {
     let tensor = Tensor::zeros([1], (Kind::Float, tch::Device::Cpu));
     let state = |n, wrapper: &str| {
-        let rows = (0..n).map(|i| Parameter::new(format!("{i}.{wrapper}weight"), &tensor));
+        let rows = (0..n).map(|i| Variable::parameter(format!("{i}.{wrapper}weight"), &tensor));
         rows.collect::<Vec<_>>()
     };
     let folder = tempfile::tempdir().unwrap();

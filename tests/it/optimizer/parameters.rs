@@ -1,7 +1,7 @@
 //! Which tensors an optimizer takes, and how it counts them.
 
 use spiketrace::train::{Optimizer, Sgd, SgdConfig};
-use spiketrace::{OnlineModule, OtttSequential};
+use spiketrace::{OtttSequential, Part};
 use tch::nn;
 use tch::{Kind, Tensor};
 

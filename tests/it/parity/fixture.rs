@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::Value;
-use spiketrace::Parameter;
+use spiketrace::Variable;
 use tch::{Kind, Tensor};
 
 /// What a compared tensor is.
@@ -116,8 +116,8 @@ impl Case {
     }
 
     /// Gives a module the parameters that the fixture starts from.
-    pub fn set(&mut self, parameters: &[Parameter]) {
-        for Parameter { name, tensor } in parameters {
+    pub fn set(&mut self, parameters: &[Variable]) {
+        for Variable { name, tensor, .. } in parameters {
             let value = self.get(&format!("param.{name}"));
             assert_eq!(tensor.kind(), value.kind());
             tch::no_grad(|| tensor.shallow_clone().copy_(&value));

@@ -2,7 +2,7 @@
 
 use spiketrace::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Flatten,
-    GradWithTrace, Layer, MaxPool2d, OnlineModule, Parameter, PoolConfig, Signal, SpikeTraceOp,
+    GradWithTrace, Layer, MaxPool2d, OnlineModule, PoolConfig, Signal, SpikeTraceOp, Variable,
     WsConv2dConfig, WsLinearConfig,
 };
 use tch::nn::{self, VarStore};
@@ -76,10 +76,10 @@ pub fn grad_with_trace(case: &mut Case) {
             let first = nn::linear(&p / "0", 5, 7, Default::default());
             let last = nn::linear(&p / "2", 7, 4, Default::default());
             let parameters = vec![
-                Parameter::new("0.weight", &first.ws),
-                Parameter::new("0.bias", first.bs.as_ref().unwrap()),
-                Parameter::new("2.weight", &last.ws),
-                Parameter::new("2.bias", last.bs.as_ref().unwrap()),
+                Variable::parameter("0.weight", &first.ws),
+                Variable::parameter("0.bias", first.bs.as_ref().unwrap()),
+                Variable::parameter("2.weight", &last.ws),
+                Variable::parameter("2.bias", last.bs.as_ref().unwrap()),
             ];
             let block = nn::seq().add(first).add_fn(Tensor::relu).add(last);
             through(case, with_parameters("Sequential", block, parameters));
@@ -90,7 +90,7 @@ pub fn grad_with_trace(case: &mut Case) {
 
 /// One step through `GradWithTrace` and back.
 fn through(case: &mut Case, module: impl Layer) {
-    let parameters = Layer::parameters(&module);
+    let parameters = module.parameters();
     case.set(&parameters);
     let (spike, trace) = (case.leaf("spike"), case.leaf("trace"));
     let pair = Signal::SpikeTrace { spike: spike.shallow_clone(), trace: trace.shallow_clone() };
@@ -128,7 +128,7 @@ pub fn spike_trace_op(case: &mut Case) {
         }
         "dropout" => {
             let mut dropout = Dropout::new(case.number("p")).unwrap();
-            dropout.set_mask(case.get("mask"));
+            dropout.set_mask(&case.get("mask"));
             on_both(case, dropout);
         }
         name => panic!("nothing replays {name}"),
@@ -152,12 +152,12 @@ pub fn dropout(case: &mut Case) {
     match &*case.name.clone() {
         "dropout" => {
             let mut dropout = Dropout::new(p).unwrap();
-            dropout.set_mask(mask);
+            dropout.set_mask(&mask);
             three_steps(case, dropout);
         }
         "dropout2d" => {
             let mut dropout = Dropout2d::new(p).unwrap();
-            dropout.set_mask(mask);
+            dropout.set_mask(&mask);
             three_steps(case, dropout);
         }
         name => panic!("nothing replays {name}"),

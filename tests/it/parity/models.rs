@@ -6,7 +6,7 @@ use spiketrace::model::*;
 use spiketrace::train::{
     bptt_training, ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Update,
 };
-use spiketrace::{OnlineModule, OtttLifConfig, Signal, SlttLifConfig};
+use spiketrace::{OnlineModule, OtttLifConfig, Part, Signal, SlttLifConfig};
 use tch::nn::{OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -112,7 +112,7 @@ fn set_masks(case: &mut Case, net: &mut OtttSpikingVgg) {
     for mask in std::iter::repeat_n(dropped, convs).chain(std::iter::repeat_n(1, hidden)) {
         memory += of_neuron;
         if mask == 1 {
-            *net.memories()[memory] = Some(case.get(&format!("mask.{masks}")));
+            net.memories()[memory].set(&case.get(&format!("mask.{masks}")));
             masks += 1;
             memory += 1;
         }

@@ -5,8 +5,8 @@ use spiketrace::train::{
     Optimizer, OtttLoss, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    ws_conv2d, AdaptiveAvgPool2d, AvgPool2d, Feedback, Flatten, OnlineModule, OtttLifConfig, OtttLifNode,
-    OtttSequential, Scale, SlttLifConfig, SlttLifNode, WsConv2dConfig,
+    ws_conv2d, AdaptiveAvgPool2d, AvgPool2d, Feedback, Flatten, OtttLifConfig, OtttLifNode, OtttSequential,
+    Part, Scale, SlttLifConfig, SlttLifNode, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::Tensor;

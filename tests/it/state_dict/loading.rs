@@ -1,12 +1,12 @@
 use rstest::rstest;
-use spiketrace::{Error, LoadConfig, OnlineModule, Parameter, StateDict};
+use spiketrace::{Error, LoadConfig, OnlineModule, Part, StateDict, Variable};
 use tch::{Device, Kind, Tensor};
 
 use super::{fixture, hex, manifest, model};
 
 const LENIENT: LoadConfig = LoadConfig { strict: false };
 
-fn bits(state: &[Parameter]) -> Vec<String> {
+fn bits(state: &[Variable]) -> Vec<String> {
     state.iter().map(|p| hex(&p.tensor)).collect()
 }
 
@@ -21,11 +21,13 @@ fn a_model_has_the_values_of_the_file_however_python_wrapped_it() {
     let mut count = 0;
     for (file, expected) in files {
         let (_vs, net) = model(Device::Cpu);
-        let report =
-            StateDict::read(fixture(file)).unwrap().load_into(&net.state(), LoadConfig::default()).unwrap();
+        let report = StateDict::read(fixture(file))
+            .unwrap()
+            .load_into(&net.variables(), LoadConfig::default())
+            .unwrap();
         assert!(report.is_exact(), "{file}: {report}");
         assert_eq!(report.to_string(), "7 fit");
-        for Parameter { name, tensor } in net.state() {
+        for Variable { name, tensor, .. } in net.variables() {
             let mut tensors = expected["tensors"].as_object().unwrap().iter();
             let wanted = tensors.find(|(own, _)| own.replace(".op.", ".").ends_with(&name)).unwrap().1;
             assert_eq!(hex(&tensor), wanted["bytes"].as_str().unwrap(), "{file}: {name}");
@@ -38,7 +40,7 @@ fn a_model_has_the_values_of_the_file_however_python_wrapped_it() {
 #[test]
 fn loaded_weights_still_learn() {
     let (_vs, mut net) = model(Device::Cpu);
-    StateDict::read(fixture("ddp.pt")).unwrap().load_into(&net.state(), LoadConfig::default()).unwrap();
+    StateDict::read(fixture("ddp.pt")).unwrap().load_into(&net.variables(), LoadConfig::default()).unwrap();
     let y = net.step(&Tensor::rand([5, 3], (Kind::Float, Device::Cpu)).into(), true).unwrap().into_value();
     y.sum(Kind::Float).backward();
     assert!(net.parameters().iter().all(|p| p.tensor.requires_grad() && p.tensor.grad().defined()));
@@ -58,8 +60,8 @@ fn misfit() -> StateDict {
 #[test]
 fn a_strict_load_that_does_not_fit_changes_nothing_and_says_all() {
     let (_vs, net) = model(Device::Cpu);
-    let before = bits(&net.state());
-    let error = misfit().load_into(&net.state(), LoadConfig::default()).unwrap_err();
+    let before = bits(&net.variables());
+    let error = misfit().load_into(&net.variables(), LoadConfig::default()).unwrap_err();
     assert!(matches!(error, Error::StateDict(_)));
     assert_eq!(
         error.to_string(),
@@ -70,21 +72,21 @@ fn a_strict_load_that_does_not_fit_changes_nothing_and_says_all() {
          other shape  2.weight  model [2, 4], file [4, 2]\n  \
          other kind   0.bias  model Float, file Double"
     );
-    assert_eq!(bits(&net.state()), before);
+    assert_eq!(bits(&net.variables()), before);
 }
 
 #[test]
 fn a_lenient_load_takes_what_fits() {
     let (_vs, net) = model(Device::Cpu);
-    let before = bits(&net.state());
-    let report = misfit().load_into(&net.state(), LENIENT).unwrap();
+    let before = bits(&net.variables());
+    let report = misfit().load_into(&net.variables(), LENIENT).unwrap();
     assert_eq!(report.loaded, ["0.weight", "0.bias", "1.weight", "1.running_mean", "1.running_var"]);
     assert_eq!(
         (&report.missing[..], &report.unexpected[..]),
         (&["1.bias".into()][..], &["9.weight".into()][..])
     );
     let good = StateDict::read(fixture("ordered_dict.pt")).unwrap();
-    for (Parameter { name, tensor }, before) in net.state().iter().zip(before) {
+    for (Variable { name, tensor, .. }, before) in net.variables().iter().zip(before) {
         let loaded = report.loaded.contains(name);
         assert_eq!(hex(tensor), if loaded { hex(good.get(name).unwrap()) } else { before }, "{name}");
         assert_eq!(tensor.kind(), Kind::Float);
@@ -94,9 +96,9 @@ fn a_lenient_load_takes_what_fits() {
 #[test]
 fn a_comparison_changes_nothing() {
     let (_vs, net) = model(Device::Cpu);
-    let before = bits(&net.state());
-    assert!(!misfit().compare(&net.state()).unwrap().is_exact());
-    assert_eq!(bits(&net.state()), before);
+    let before = bits(&net.variables());
+    assert!(!misfit().compare(&net.variables()).unwrap().is_exact());
+    assert_eq!(bits(&net.variables()), before);
 }
 
 #[rstest]
@@ -106,7 +108,7 @@ fn an_undefined_tensor_is_an_error(#[case] in_file: bool) {
     let (one, none) = (Tensor::from(1.0f32), Tensor::new());
     let (model, file) = if in_file { (one, none) } else { (none, one) };
     let state: StateDict = [("w".to_owned(), file)].into_iter().collect();
-    let text = state.load_into(&[Parameter::new("w", &model)], LENIENT).unwrap_err().to_string();
+    let text = state.load_into(&[Variable::parameter("w", &model)], LENIENT).unwrap_err().to_string();
     assert!(text.contains("an undefined tensor"), "{text}");
 }
 
@@ -121,8 +123,9 @@ fn a_long_report_is_cut() {
 #[case::of_the_model(2, 1, "a.b in the model")]
 #[case::of_the_file(1, 2, "a.b in the state dict")]
 fn two_weights_of_one_name_are_not_loaded(#[case] model: usize, #[case] file: usize, #[case] words: &str) {
-    let weights =
-        |count, value| (0..count).map(|_| Parameter::new("a.b", &Tensor::from(value))).collect::<Vec<_>>();
+    let weights = |count, value| {
+        (0..count).map(|_| Variable::parameter("a.b", &Tensor::from(value))).collect::<Vec<_>>()
+    };
     let model = weights(model, 1.0);
     let text = StateDict::of(&weights(file, 2.0)).load_into(&model, LENIENT).unwrap_err().to_string();
     assert!(text.contains(&format!("the count of {words} is 2, expected 1")), "{text}");
@@ -134,7 +137,7 @@ fn two_weights_of_one_name_are_not_loaded(#[case] model: usize, #[case] file: us
 fn a_model_whose_weight_cannot_be_written_stays_as_it_was() {
     let double = (Kind::Double, Device::Cpu);
     let (a, b) = (Tensor::zeros([2], double), Tensor::zeros([1], double).expand([3], false));
-    let model = [Parameter::new("a", &a), Parameter::new("b", &b)];
+    let model = [Variable::parameter("a", &a), Variable::parameter("b", &b)];
     let mut state = StateDict::default();
     state.insert("a", &Tensor::ones([2], double));
     state.insert("b", &Tensor::ones([3], double));

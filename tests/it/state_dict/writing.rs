@@ -1,7 +1,7 @@
 use std::fs;
 
 use rstest::rstest;
-use spiketrace::{Parameter, StateDict};
+use spiketrace::{StateDict, Variable};
 use tch::{Device, Kind, Tensor};
 
 use super::{fixture, hex, manifest};
@@ -130,7 +130,7 @@ fn a_failed_write_leaves_the_former_file() {
 fn two_weights_of_one_name_are_not_written(#[case] ending: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("weights.{ending}"));
-    let parameters = [1.0, 2.0].map(|value| Parameter::new("a.b.weight", &Tensor::from(value)));
+    let parameters = [1.0, 2.0].map(|value| Variable::parameter("a.b.weight", &Tensor::from(value)));
     let state = StateDict::of(&parameters);
     assert_eq!(state.len(), 2);
     let text = state.write(&path).unwrap_err().to_string();

@@ -1,79 +1,53 @@
 //! One sweep over memory a pass on the CPU: charge, fire, reset and trace together.
 //!
-//! The same arithmetic in the same order as the composed step of `lif`, which it is tested against, so
-//! the values are the same to the bit. The membrane potential is updated in place where nobody else holds it. Several time steps go
+//! The same arithmetic in the same order as the composed step, which it is tested against, so the values are
+//! the same to the bit. The membrane potential is updated in place where nobody else holds it. Several time steps go
 //! piece by piece, all steps of one piece before the next, so that v and the trace stay in the cache.
 //! Backward is one sweep as well, grad h(over) / tau, on what forward kept: how far the potential was over
 //! the threshold.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::lif::{row, Lif, Options, Spikes};
-use crate::autograd::{Context, Function, Tensors};
-use crate::error::{no_second_derivative, Error, Result};
-use crate::fast::fast_paths;
-use crate::ffi::{grad_enabled, is_dense, is_unshared, sweep, vectorized, PIECE};
-use crate::module::Memory;
+use super::fired::fired;
+use super::{row, Request, Spikes};
+use crate::error::{Error, Result};
+use crate::ffi::{grad_enabled, is_dense, sweep, vectorized, PIECE};
+use crate::module::{laid_out_like, Memory};
+use crate::neuron::dynamics::LifConfig;
 use crate::surrogate::{Real, Share, Surrogate};
-use crate::through_time::is_through_time;
 
-/// Whether steps on `x` can be taken in one sweep.
-pub(super) fn is_able(lif: &Lif, x: &Tensor) -> bool {
-    fast_paths().fused_neuron
-        && !is_through_time()
-        && x.device() == Device::Cpu
-        && !x.is_neg()
-        && lif.surrogate.pointwise().is_some()
-        && matches!(x.f_kind(), Ok(Kind::Float | Kind::Double))
-}
-
-/// Takes the steps in one sweep; x is as many rows, or a single one for all of them.
-///
-/// `trace` is the node's trace, of nodes that have one and in training.
-pub(super) fn steps(
-    lif: &mut Lif,
-    x: &Tensor,
-    rows: i64,
-    time_steps: i64,
-    trace: Option<&mut Memory>,
-    options: Options,
-) -> Result<Spikes> {
-    match x.f_kind()? {
-        Kind::Float => run::<f32>(lif, x, rows, time_steps, trace, options),
-        _ => run::<f64>(lif, x, rows, time_steps, trace, options),
+pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
+    match request.x.f_kind()? {
+        Kind::Float => run::<f32>(request, v, trace),
+        _ => run::<f64>(request, v, trace),
     }
 }
 
-fn run<R: Real>(
-    lif: &mut Lif,
-    x: &Tensor,
-    rows: i64,
-    time_steps: i64,
-    trace: Option<&mut Memory>,
-    Options { train, scale }: Options,
-) -> Result<Spikes> {
-    let record = train && grad_enabled() && x.requires_grad();
-    let cell = Cell::<R>::new(lif);
+fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
+    let Request { config, x, rows, pass, .. } = *request;
+    let time_steps = pass.time_steps;
+    let record = pass.train && grad_enabled() && x.requires_grad();
+    let cell = Cell::<R>::new(config, request.leak);
     let data = in_rows(x.f_detach()?)?;
     let first = row(&data, rows, 0)?;
-    let resting = lif.v.is_none();
-    let v = own_row(&first, &lif.v)?;
+    let resting = v_memory.get().is_none();
+    let v = v_memory.to_write(&first)?;
     let repeats = time_steps / rows;
     let fresh = |wanted: bool| wanted.then(|| repeated_like(&data, repeats)).transpose();
     let (spike, over, traces) = (repeated_like(&data, repeats)?, fresh(record)?, fresh(trace.is_some())?);
-    let scaled = scale != 1.0;
+    let scaled = pass.factor != 1.0;
     // Traces that go out as they are: the last of them is the state. Layers may keep it for backward, so it is
     // read, not written. Scaled ones are not the state, which has memory of its own then.
-    let silent = matches!(trace.as_deref(), Some(None));
+    let silent = trace.as_ref().is_some_and(|trace| trace.get().is_none());
     let (before, state) = match trace.as_deref() {
         None => (None, None),
-        Some(trace) if scaled => (None, Some(own_row(&first, trace)?)),
-        Some(trace) => (trace.as_ref().map(|trace| laid_out_like(&first, trace)).transpose()?, None),
+        Some(trace) if scaled => (None, Some(trace.to_write(&first)?)),
+        Some(trace) => (trace.get().map(|trace| laid_out_like(&first, trace)).transpose()?, None),
     };
 
-    let factor = R::of(scale);
+    let factor = R::of(pass.factor);
     let outputs = [Some(&v), Some(&spike), over.as_ref(), traces.as_ref(), state.as_ref()];
     let inputs = [Some(&data), before.as_ref()];
     sweep(outputs, inputs, |[mut v, mut spike, mut over, mut traces, mut state], [x, before]| {
@@ -100,19 +74,21 @@ fn run<R: Real>(
             }
         }
     })?;
-    lif.v = Some(v);
+    *v_memory = v.into();
     if let (Some(trace), Some(traces)) = (trace, &traces) {
-        *trace = Some(match state {
-            Some(state) => state,
-            None => row(traces, time_steps, time_steps - 1)?,
-        });
+        *trace = match state {
+            Some(state) => state.into(),
+            None => row(traces, time_steps, time_steps - 1)?.into(),
+        };
     }
 
     let Some(over) = over else { return Ok(Spikes { spike, trace: traces }) };
-    let share = Share { scale, divisor: if lif.decay_input { lif.tau } else { 1.0 } };
-    let fired =
-        Fired { made: Mutex::new(Some((spike, over))), surrogate: lif.surrogate.clone(), share, repeats };
-    Ok(Spikes { spike: fired.apply(&[x])?.remove(0), trace: traces })
+    let back = Back {
+        surrogate: config.surrogate.clone(),
+        share: Share { scale: pass.factor, divisor: config.divisor() },
+        repeats,
+    };
+    Ok(Spikes { spike: fired(x, spike, over, move |over, grad| back.run(over, grad))?, trace: traces })
 }
 
 fn multiply<R: Real>(x: &mut [R], factor: R) {
@@ -120,15 +96,6 @@ fn multiply<R: Real>(x: &mut [R], factor: R) {
         #[inline(always)]
         move || x.iter_mut().for_each(|x| *x = *x * factor),
     );
-}
-
-/// The state to write: itself where nobody else can see it, else a copy, or a new tensor.
-fn own_row(like: &Tensor, state: &Memory) -> Result<Tensor> {
-    match state {
-        None => Ok(like.f_empty_like()?),
-        Some(state) if is_unshared(state) => laid_out_like(like, state),
-        Some(state) => copy_like(like, state),
-    }
 }
 
 /// `x` with its elements in the order of time: dense, with the first dimension outermost.
@@ -148,20 +115,6 @@ fn repeated_like(x: &Tensor, repeats: i64) -> Result<Tensor> {
     Ok(Tensor::f_empty_strided(size, stride, (x.f_kind()?, x.device()))?)
 }
 
-/// `tensor` itself if it lies in memory as `like` does, else a copy that does.
-fn laid_out_like(like: &Tensor, tensor: &Tensor) -> Result<Tensor> {
-    if tensor.stride() == like.stride() && !tensor.is_neg() {
-        return Ok(tensor.f_detach()?);
-    }
-    copy_like(like, tensor)
-}
-
-fn copy_like(like: &Tensor, tensor: &Tensor) -> Result<Tensor> {
-    let mut copy = like.f_empty_like()?;
-    copy.f_copy_(&tensor.f_detach()?)?;
-    Ok(copy)
-}
-
 /// The neuron's constants.
 #[derive(Clone, Copy)]
 struct Cell<R> {
@@ -176,14 +129,14 @@ struct Cell<R> {
 }
 
 impl<R: Real> Cell<R> {
-    fn new(lif: &Lif) -> Self {
+    fn new(config: &LifConfig, leak: f64) -> Self {
         Self {
-            tau: R::of(lif.tau),
-            keep: R::of(1.0 - 1.0 / lif.tau),
-            decay_input: lif.decay_input,
-            v_threshold: R::of(lif.v_threshold),
-            hard: lif.v_reset.is_some(),
-            rest: R::of(lif.v_reset.unwrap_or(0.0)),
+            tau: R::of(config.tau),
+            keep: R::of(leak),
+            decay_input: config.decay_input,
+            v_threshold: R::of(config.v_threshold),
+            hard: config.v_reset.is_some(),
+            rest: R::of(config.rest()),
         }
     }
 
@@ -260,40 +213,24 @@ impl<R: Real> Cell<R> {
     }
 }
 
-/// Puts the spikes into the graph behind x, with the surrogate for a derivative.
-struct Fired {
-    /// Spike and distance from the threshold, taken by forward.
-    made: Mutex<Option<(Tensor, Tensor)>>,
+/// The gradient of x, in one sweep.
+struct Back {
     surrogate: Arc<dyn Surrogate>,
     share: Share<f64>,
     /// Steps that saw the same input.
     repeats: i64,
 }
 
-impl Function for Fired {
-    fn forward(&self, ctx: &mut Context<'_>, _: &Tensors) -> Result<Vec<Tensor>> {
-        let made = self.made.lock().ok().and_then(|mut made| made.take());
-        let (spike, over) = made.ok_or_else(|| Error::Gradient("a step is recorded once".into()))?;
-        ctx.save_for_backward(&[&over])?;
-        Ok(vec![spike])
-    }
-
-    fn backward(&self, ctx: &mut Context<'_>, grads: &Tensors) -> Result<Vec<Option<Tensor>>> {
-        let Some(grad) = grads.get(0) else { return Ok(vec![None]) };
-        if grad_enabled() {
-            return Err(no_second_derivative("a neuron step"));
-        }
-        let over = &ctx.saved_tensors()?[0];
+impl Back {
+    fn run(&self, over: &Tensor, grad: &Tensor) -> Result<Tensor> {
         let out = row(over, self.repeats, 0)?.f_empty_like()?;
         match over.f_kind()? {
             Kind::Float => self.sweep::<f32>(over, grad, &out)?,
             _ => self.sweep::<f64>(over, grad, &out)?,
         }
-        Ok(vec![Some(out)])
+        Ok(out)
     }
-}
 
-impl Fired {
     fn sweep<R: Real>(&self, over: &Tensor, grad: &Tensor, out: &Tensor) -> Result<()> {
         let pointwise = self.surrogate.pointwise();
         let pointwise =
