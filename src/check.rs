@@ -8,7 +8,7 @@ use std::fmt::{Display, Formatter};
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::ffi::shape;
+use crate::ffi::{elements, shape};
 use crate::precision::precision;
 
 /// A name that is made where it is shown.
@@ -36,7 +36,7 @@ pub(crate) fn expect_float(what: impl Display, got: &Tensor) -> Result<()> {
         let expected = "a floating-point kind".to_owned();
         return Err(Error::Kind { what: what.to_string(), expected, got: kind });
     }
-    if got.numel() == 0 {
+    if elements(got) == 0 {
         let fix = "an empty batch teaches nothing, skip it";
         return Err(Error::shape(&what.to_string(), "at least one element", got, fix));
     }

@@ -66,32 +66,52 @@ pub(crate) fn copy_like(like: &Tensor, tensor: &Tensor) -> Result<Tensor> {
     Ok(copy)
 }
 
-/// The sizes of a tensor, without an allocation where it has no more dimensions than images have.
-pub(crate) fn shape(tensor: &Tensor) -> Shape {
-    let mut shape = Shape { short: [0; 6], long: Vec::new(), len: tensor.dim() };
-    if shape.len > shape.short.len() {
-        shape.long = tensor.size();
-        return shape;
-    }
-    // SAFETY: libtorch writes as many numbers as there are dimensions, which fit.
-    unsafe { torch_sys::at_shape(tensor.as_ptr().cast_mut(), shape.short.as_mut_ptr()) };
-    shape
+/// The sizes of a tensor, as tch's `size()`, but without an allocation where it has no more dimensions than videos have:
+/// what is asked at every step must not cost more than the answer is worth.
+pub(crate) fn shape(tensor: &Tensor) -> Dims {
+    let read = torch_sys::at_shape;
+    // SAFETY: libtorch writes as many numbers as there are dimensions.
+    Dims::of(tensor, |tensor, dims| unsafe { read(tensor, dims) })
 }
 
-/// Sizes, as a slice.
-pub(crate) struct Shape {
+/// Its strides, likewise.
+pub(crate) fn strides(tensor: &Tensor) -> Dims {
+    let read = torch_sys::at_stride;
+    // SAFETY: as above.
+    Dims::of(tensor, |tensor, dims| unsafe { read(tensor, dims) })
+}
+
+/// How many elements it has.
+pub(crate) fn elements(tensor: &Tensor) -> usize {
+    shape(tensor).iter().product::<i64>() as usize
+}
+
+/// A number for each dimension.
+pub(crate) struct Dims {
     short: [i64; 6],
     long: Vec<i64>,
     len: usize,
 }
 
-impl Deref for Shape {
+impl Dims {
+    fn of(tensor: &Tensor, read: impl FnOnce(*mut torch_sys::C_tensor, *mut i64)) -> Self {
+        let mut dims = Self { short: [0; 6], long: Vec::new(), len: tensor.dim() };
+        if dims.len > dims.short.len() {
+            dims.long.resize(dims.len, 0);
+        }
+        let start = if dims.long.is_empty() { &mut dims.short[..] } else { &mut dims.long[..] };
+        read(tensor.as_ptr().cast_mut(), start.as_mut_ptr());
+        dims
+    }
+}
+
+impl Deref for Dims {
     type Target = [i64];
 
     fn deref(&self) -> &[i64] {
-        match self.len > self.short.len() {
-            true => &self.long,
-            false => &self.short[..self.len],
+        match self.long.is_empty() {
+            true => &self.short[..self.len],
+            false => &self.long,
         }
     }
 }

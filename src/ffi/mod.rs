@@ -32,7 +32,9 @@ pub(crate) use cuda::{launch, load_cuda};
 #[cfg(all(feature = "distributed", unix))]
 pub(crate) use distributed::{set_grad, Group, Meeting};
 pub use heap::keep_freed_memory;
-pub(crate) use memory::{copy_like, identity, is_alike, is_unshared, layout, shape, Layout};
+pub(crate) use memory::{
+    copy_like, elements, identity, is_alike, is_unshared, layout, shape, strides, Layout,
+};
 pub(crate) use optimizer::{forget_grad, fused_adam, fused_sgd};
 pub(crate) use random::{random_state, set_random_state};
 pub(crate) use raw::{AdamOptions, SgdOptions};

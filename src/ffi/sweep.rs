@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{check, raw};
+use super::{check, elements, raw, shape, strides};
 use crate::error::{Error, Result};
 
 /// An element type that Rust and libtorch share.
@@ -98,11 +98,11 @@ pub(crate) fn sweep<T: Element, const O: usize, const I: usize>(
     inputs: [Option<&Tensor>; I],
     body: impl Fn([RowsMut<'_, T>; O], [Rows<'_, T>; I]) + Sync,
 ) -> Result<()> {
-    let Some(first) = outputs[0].filter(|first| first.numel() > 0) else {
+    let Some(first) = outputs[0].filter(|first| elements(first) > 0) else {
         return Err(Error::Torch("a sweep's first output has no elements".to_owned()));
     };
-    let row = first.numel();
-    expect_apart::<T>(&outputs, &inputs, row)?;
+    let row = elements(first);
+    expect_apart::<T, O, I>(outputs, inputs, row)?;
     let (to, from) = (outputs.map(|t| Whole::<T>::of(t, row)), inputs.map(|t| Whole::<T>::of(t, row)));
     let result = in_pieces(first, GRAIN, &|begin, n| {
         for at in (begin..begin + n).step_by(PIECE) {
@@ -138,9 +138,9 @@ pub(crate) fn sweep_rows<T: Element, const O: usize, const I: usize>(
     inputs: [&Tensor; I],
     body: impl Fn([&mut [T]; O], [&[T]; I]) + Sync,
 ) -> Result<()> {
-    let count = outputs[0].numel();
-    expect_apart::<T>(&outputs.map(Some), &inputs.map(Some), count)?;
-    let lens = (outputs.map(|t| t.numel() / count), inputs.map(|t| t.numel() / count));
+    let count = elements(outputs[0]);
+    expect_apart::<T, O, I>(outputs.map(Some), inputs.map(Some), count)?;
+    let lens = (outputs.map(|t| elements(t) / count), inputs.map(|t| elements(t) / count));
     let starts =
         (outputs.map(|t| Whole::<T>::of(Some(t), count)), inputs.map(|t| Whole::<T>::of(Some(t), count)));
     let longest = lens.0.iter().chain(&lens.1).max().copied().unwrap_or(1).max(1);
@@ -162,24 +162,25 @@ pub(crate) fn sweep_rows<T: Element, const O: usize, const I: usize>(
 }
 
 /// Errors unless all tensors are dense CPU memory of `T` in multiples of `row`, and no output overlaps another.
-fn expect_apart<T: Element>(
-    outputs: &[Option<&Tensor>],
-    inputs: &[Option<&Tensor>],
+fn expect_apart<T: Element, const O: usize, const I: usize>(
+    outputs: [Option<&Tensor>; O],
+    inputs: [Option<&Tensor>; I],
     row: usize,
 ) -> Result<()> {
-    for tensor in outputs.iter().chain(inputs).copied().flatten() {
-        let whole = row > 0 && tensor.numel() % row == 0 && is_dense(tensor);
+    for tensor in outputs.iter().chain(&inputs).copied().flatten() {
+        let whole = row > 0 && elements(tensor) % row == 0 && is_dense(tensor);
         if !whole || tensor.f_kind()? != T::KIND || tensor.device() != Device::Cpu {
             return Err(Error::Torch("a sweep takes dense CPU tensors of one kind in whole rows".to_owned()));
         }
     }
     let memory = |tensor: &Tensor| {
         let start = tensor.data_ptr() as usize;
-        start..start + tensor.numel() * size_of::<T>()
+        start..start + elements(tensor) * size_of::<T>()
     };
-    for (i, output) in outputs.iter().enumerate() {
-        let Some(own) = output.map(memory) else { continue };
-        let mut others = outputs[i + 1..].iter().chain(inputs).copied().flatten().map(memory);
+    let (outputs, inputs) = (outputs.map(|t| t.map(memory)), inputs.map(|t| t.map(memory)));
+    for (i, own) in outputs.iter().enumerate() {
+        let Some(own) = own else { continue };
+        let mut others = outputs[i + 1..].iter().chain(&inputs).flatten();
         if others.any(|other| other.start < own.end && own.start < other.end) {
             return Err(Error::Torch("an output of a sweep shares memory with another tensor".to_owned()));
         }
@@ -199,7 +200,7 @@ unsafe impl<T: Element> Sync for Whole<T> {}
 impl<T> Whole<T> {
     fn of(tensor: Option<&Tensor>, row: usize) -> Self {
         match tensor {
-            Some(tensor) => Self { start: tensor.data_ptr().cast(), rows: tensor.numel() / row },
+            Some(tensor) => Self { start: tensor.data_ptr().cast(), rows: elements(tensor) / row },
             None => Self { start: std::ptr::null_mut(), rows: 0 },
         }
     }
@@ -239,11 +240,12 @@ pub(crate) fn is_dense(tensor: &Tensor) -> bool {
     if tensor.is_contiguous() {
         return true;
     }
-    let mut dims: Vec<_> = tensor.stride().into_iter().zip(tensor.size()).filter(|dim| dim.1 != 1).collect();
+    let (strides, sizes) = (strides(tensor), shape(tensor));
+    let mut dims: Vec<_> = strides.iter().zip(&*sizes).filter(|dim| *dim.1 != 1).collect();
     dims.sort_unstable();
     let mut expected = 1;
     dims.into_iter().all(|(stride, size)| {
-        let fits = stride == expected;
+        let fits = *stride == expected;
         expected *= size;
         fits
     })

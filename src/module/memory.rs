@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::error::Result;
-use crate::ffi::{copy_like, is_unshared};
+use crate::ffi::{copy_like, is_unshared, strides};
 
 /// What a part carries from one time step to the next; nothing until the first input makes it.
 ///
@@ -65,7 +65,7 @@ impl From<Tensor> for Memory {
 
 /// `tensor` itself if it lies in memory as `like` does, else a copy that does; without a graph.
 pub(crate) fn laid_out_like(like: &Tensor, tensor: &Tensor) -> Result<Tensor> {
-    if tensor.stride() == like.stride() && !tensor.is_neg() {
+    if *strides(tensor) == *strides(like) && !tensor.is_neg() {
         return Ok(tensor.f_detach()?);
     }
     copy_like(like, tensor)

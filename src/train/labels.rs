@@ -3,10 +3,11 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::ffi::{elements, shape};
 
 /// Errors unless `y` is `[rows, classes]` with at least one row.
 pub(super) fn expect_outputs(what: &str, y: &Tensor) -> Result<()> {
-    if y.dim() != 2 || y.numel() == 0 {
+    if y.dim() != 2 || elements(y) == 0 {
         let fix = "flatten the outputs of a sample, or sum the outputs over time";
         return Err(Error::shape(what, "[B, C] with at least one row", y, fix));
     }
@@ -21,7 +22,7 @@ pub(super) fn expect_labels(labels: &Tensor, rows: i64, classes: i64) -> Result<
 
 /// Errors unless `labels` is `rows` integers.
 pub(super) fn expect_label_shape(labels: &Tensor, rows: i64) -> Result<()> {
-    if labels.size() != [rows] {
+    if *shape(labels) != [rows] {
         return Err(Error::shape("labels", format!("[{rows}]"), labels, "give one class index a row"));
     }
     if labels.f_kind()? != Kind::Int64 {

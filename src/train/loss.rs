@@ -9,7 +9,7 @@ use crate::autograd::{Context, Function, Tensors};
 use crate::check::expect_float;
 use crate::error::{guarded, no_second_derivative, Error, Result};
 use crate::fast::fast_paths;
-use crate::ffi::{grad_enabled, sweep_rows, vectorized};
+use crate::ffi::{grad_enabled, shape, sweep_rows, vectorized};
 use crate::surrogate::Real;
 
 /// Cross-entropy mixed with mean square error, divided by the count of steps.
@@ -58,13 +58,13 @@ impl OtttLoss {
     pub fn forward(&self, y: &Tensor, label: &Tensor) -> Result<Tensor> {
         expect_outputs("the network's output", y)?;
         expect_float("the network's output", y)?;
-        expect_label_shape(label, y.size()[0])?;
+        expect_label_shape(label, shape(y)[0])?;
         guarded("OtttLoss", || {
             let able = fast_paths().fused_loss && y.device() == Device::Cpu && label.device() == Device::Cpu;
             if able && matches!(y.f_kind()?, Kind::Float | Kind::Double) {
                 return Ok(Fused { loss: *self }.apply(&[y, label])?.remove(0));
             }
-            expect_label_range(label, y.size()[1])?;
+            expect_label_range(label, shape(y)[1])?;
             self.composed(y, label)
         })
     }
@@ -103,13 +103,13 @@ impl Function for Fused {
 
 impl Fused {
     fn run<R: Real>(&self, ctx: &mut Context<'_>, y: &Tensor, label: &Tensor) -> Result<Vec<Tensor>> {
-        let classes = R::of(y.size()[1] as f64);
+        let classes = R::of(shape(y)[1] as f64);
         let wrong = AtomicBool::new(false);
         let number = label.f_to_kind(y.f_kind()?)?.f_contiguous()?;
         let (losses, slope) = (number.f_empty_like()?, y.f_empty_like()?);
-        let samples = (y.size()[0] * self.loss.time_steps) as f64;
+        let samples = (shape(y)[0] * self.loss.time_steps) as f64;
         let ce_share = R::of((1.0 - self.loss.lambda) / samples);
-        let mse_share = R::of(self.loss.lambda / samples / y.size()[1] as f64);
+        let mse_share = R::of(self.loss.lambda / samples / shape(y)[1] as f64);
         sweep_rows([&losses, &slope], [y, &number], |[loss, slope], [y, label]: [&[R]; 2]| {
             if !(R::of(0.0) <= label[0] && label[0] < classes) {
                 wrong.store(true, Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl Fused {
             );
         })?;
         if wrong.into_inner() {
-            expect_label_range(label, y.size()[1])?;
+            expect_label_range(label, shape(y)[1])?;
         }
         ctx.save_for_backward(&[&slope])?;
         Ok(vec![losses.f_sum(losses.f_kind()?)?])

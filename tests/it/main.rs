@@ -23,6 +23,7 @@ mod one_pass;
 mod optimizer;
 mod oracle;
 mod parity;
+mod plan;
 mod precision;
 mod rules;
 mod script_module;

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::dynamics::LifConfig;
 use crate::error::Result;
 use crate::fast::fast_paths;
+use crate::ffi::shape;
 use crate::module::{Memory, Pass};
 
 mod composed;
@@ -84,7 +85,7 @@ pub(super) fn row(x: &Tensor, time_steps: i64, t: i64) -> Result<Tensor> {
     if time_steps == 1 {
         return Ok(x.shallow_clone());
     }
-    let n = x.size()[0] / time_steps;
+    let n = shape(x)[0] / time_steps;
     Ok(x.f_narrow(0, t * n, n)?)
 }
 

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 use super::fired::fired;
 use super::{row, Request, Spikes};
 use crate::error::{Error, Result};
-use crate::ffi::{grad_enabled, is_dense, sweep, vectorized, PIECE};
+use crate::ffi::{elements, grad_enabled, is_dense, shape, strides, sweep, vectorized, PIECE};
 use crate::module::{laid_out_like, Memory};
 use crate::neuron::dynamics::LifConfig;
 use crate::surrogate::{Real, Share, Surrogate};
@@ -100,8 +100,9 @@ fn multiply<R: Real>(x: &mut [R], factor: R) {
 
 /// `x` with its elements in the order of time: dense, with the first dimension outermost.
 fn in_rows(x: Tensor) -> Result<Tensor> {
-    let outermost = x.dim() == 0 || x.stride()[0] * x.size()[0] == x.numel() as i64;
-    Ok(if is_dense(&x) && (x.size().first() == Some(&1) || outermost) { x } else { x.f_contiguous()? })
+    let size = shape(&x);
+    let outermost = size.is_empty() || strides(&x)[0] * size[0] == elements(&x) as i64;
+    Ok(if is_dense(&x) && (size.first() == Some(&1) || outermost) { x } else { x.f_contiguous()? })
 }
 
 /// An empty tensor of `repeats` times the rows of `x`, laid out like it.
