@@ -4,13 +4,11 @@ use std::process::{exit, Command};
 use std::time::Instant;
 
 use anyhow::{ensure, Result};
+use spiketrace::setting::{with_fast_paths, with_precision, FastPaths, Precision};
 use spiketrace::train::{
     ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
-use spiketrace::{
-    with_fast_paths, with_precision, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, Part, Precision,
-    Signal,
-};
+use spiketrace::{OnlineModule, OtttLifConfig, OtttLifNode, Part, Signal};
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
 

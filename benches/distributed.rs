@@ -26,7 +26,7 @@ fn main() -> Result<()> {
         println!("run scripts/bench-distributed, which starts this in several processes");
         return Ok(());
     };
-    spiketrace::keep_freed_memory();
+    spiketrace::setting::keep_freed_memory();
     tch::set_num_threads(1);
     let config = match update.as_str() {
         "step" => Update::EveryStep.into(),

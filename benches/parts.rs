@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use criterion::{criterion_group, Criterion};
+use spiketrace::setting::{keep_freed_memory, with_fast_paths, FastPaths};
 use spiketrace::surrogate::*;
 use spiketrace::train::{ottt_online_training, repeat_over_time, OtttLoss, Sgd, SgdConfig, Update};
 use spiketrace::{
-    keep_freed_memory, with_fast_paths, ws_conv2d, Context, FastPaths, Function, GradWithTrace, OnlineModule,
-    OtttLifConfig, OtttLifNode, Part, Result, Signal, Tensors, WsConv2dConfig,
+    ws_conv2d, Context, Function, GradWithTrace, OnlineModule, OtttLifConfig, OtttLifNode, Part, Result,
+    Signal, Tensors, WsConv2dConfig,
 };
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};

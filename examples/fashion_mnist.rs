@@ -42,7 +42,7 @@ use results::{Outcome, Results};
 use training::Run;
 
 fn main() -> Result<()> {
-    spiketrace::keep_freed_memory();
+    spiketrace::setting::keep_freed_memory();
     let plan = Options::parse().resolve()?;
     tch::set_num_threads(plan.threads);
     let stop = Arc::new(AtomicBool::new(false));

@@ -14,11 +14,12 @@ use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use spiketrace::distributed::{Collectives, DataParallel, ShardedSampler, ShardedSamplerConfig};
+use spiketrace::setting::with_precision;
 use spiketrace::train::{
     accuracy, evaluate, ottt_online_training, repeat_over_time, Checkpoint, CosineConfig, CosineSchedule,
     OtttLoss, Sgd, SgdConfig,
 };
-use spiketrace::{with_precision, OtttSequential, Part};
+use spiketrace::{OtttSequential, Part};
 use tch::nn::VarStore;
 use tch::vision::dataset::Dataset;
 use tch::{Kind, Tensor};
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn train() -> Result<()> {
-    spiketrace::keep_freed_memory();
+    spiketrace::setting::keep_freed_memory();
     let (settings, data) = Options::parse().resolve()?;
     let group = settings.group()?;
     // It alone prints, draws, saves, and restores what was saved.

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::ffi::{elements, shape};
-use crate::precision::precision;
+use crate::setting::precision;
 
 /// A name that is made where it is shown.
 pub(crate) struct Named<F>(pub(crate) F);

@@ -28,34 +28,30 @@
 //! The README has an example, the table from Python to Rust, and how libtorch is found.
 #![warn(unreachable_pub)]
 
+// In the order of the layers: each uses only those above it (tests/it/house.rs).
+mod error;
+mod ffi;
+mod numeric;
+pub mod setting;
+mod check;
 mod atomic_file;
 mod autograd;
-mod check;
-#[cfg(feature = "data")]
-pub mod data;
-mod device;
-#[cfg(all(feature = "distributed", unix))]
-pub mod distributed;
-mod error;
-mod fast;
-mod ffi;
-mod layer;
-pub mod model;
+pub mod surrogate;
+mod signal;
 mod module;
 mod monitor;
 mod neuron;
-mod precision;
-mod random;
-mod signal;
+mod layer;
+pub mod model;
 mod state_dict;
-pub mod surrogate;
 pub mod train;
+#[cfg(feature = "data")]
+pub mod data;
+#[cfg(all(feature = "distributed", unix))]
+pub mod distributed;
 
 pub use autograd::{gradcheck, replace_for_grad, Context, Function, GradcheckConfig, Tensors};
-pub use device::device;
 pub use error::{Error, Result};
-pub use fast::{with_fast_paths, FastPaths};
-pub use ffi::keep_freed_memory;
 pub use layer::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Feedback,
     Flatten, GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, ScriptConfig,
@@ -67,8 +63,7 @@ pub use neuron::{
     LifConfig, LifNode, LifStep, NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, Rule, SlttLifConfig,
     SlttLifNode, Trace,
 };
-pub use precision::{with_precision, Precision};
-pub use random::{random_state, set_random_state};
+pub use setting::device;
 pub use signal::Signal;
 pub use state_dict::{LoadConfig, LoadReport, Misfit, ReadConfig, StateDict};
 

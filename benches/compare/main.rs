@@ -7,10 +7,11 @@ use std::io::{stdin, BufRead};
 use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
+use spiketrace::setting::{with_precision, Precision};
 use spiketrace::train::{
     ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Sgd, SgdConfig, Update,
 };
-use spiketrace::{with_precision, OnlineModule, Part, Precision};
+use spiketrace::{OnlineModule, Part};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
@@ -26,7 +27,7 @@ fn main() -> Result<()> {
         println!("run scripts/compare, which starts this and the reference side by side");
         return Ok(());
     };
-    spiketrace::keep_freed_memory();
+    spiketrace::setting::keep_freed_memory();
     tch::set_num_threads(threads.parse()?);
 
     let (network, mode) = case.split_once('-').context("a case is called NETWORK-MODE")?;

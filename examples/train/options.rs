@@ -8,8 +8,8 @@ use anyhow::{bail, Context, Result};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Deserializer, Serialize};
 use spiketrace::distributed::{from_env_or_single, is_launched, local_rank, restarts, Collectives};
+use spiketrace::setting::Precision;
 use spiketrace::train::{OtttTrainingConfig, Update};
-use spiketrace::Precision;
 use tch::vision::dataset::Dataset;
 use tch::Device;
 

@@ -5,29 +5,23 @@ use tch::{Kind, Tensor};
 use super::{check, raw};
 use crate::error::Result;
 
-/// Runs `body` with linear layers and convolutions on the device of `like` computing in `kind`.
-pub(crate) fn autocast<T>(like: &Tensor, kind: Kind, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    /// Sets the former state again, in a panic too.
-    struct Restore<'a>(&'a Tensor, raw::Autocast);
+/// A state of the casts on this thread, to set again.
+pub(crate) struct Autocast(raw::Autocast);
 
-    impl Drop for Restore<'_> {
-        fn drop(&mut self) {
-            let _ = swap(self.0, &mut self.1);
-        }
-    }
-
+/// Lets linear layers and convolutions on the device of `like` compute in `kind`; returns the former state.
+pub(crate) fn start_autocast(like: &Tensor, kind: Kind) -> Result<Autocast> {
     // No cache of cast weights: they may move before it is emptied.
     let dtype = match kind {
         Kind::Half => 5,
         _ => 15, // c10::ScalarType::BFloat16
     };
-    let mut state = raw::Autocast { dtype, enabled: true, cache: false };
-    swap(like, &mut state)?;
-    let _restore = Restore(like, state);
-    body()
+    let mut state = Autocast(raw::Autocast { dtype, enabled: true, cache: false });
+    swap_autocast(like, &mut state)?;
+    Ok(state)
 }
 
-fn swap(like: &Tensor, state: &mut raw::Autocast) -> Result<()> {
+/// Sets a state for the device of `like`; it becomes the former one.
+pub(crate) fn swap_autocast(like: &Tensor, state: &mut Autocast) -> Result<()> {
     // SAFETY: a tensor and a state that live through the call; both sides assert the state's layout.
-    check(unsafe { raw::spiketrace_autocast(like.as_ptr(), state) })
+    check(unsafe { raw::spiketrace_autocast(like.as_ptr(), &mut state.0) })
 }

@@ -26,7 +26,7 @@ mod raw;
 mod script;
 mod sweep;
 
-pub(crate) use autocast::autocast;
+pub(crate) use autocast::{start_autocast, swap_autocast};
 pub(crate) use bytes::{bytes, bytes_mut};
 pub(crate) use cuda::{launch, load_cuda};
 #[cfg(all(feature = "distributed", unix))]

@@ -4,12 +4,12 @@ use tch::{Kind, Tensor};
 
 use super::online::pass_through;
 use super::plan::Plan;
-use super::rounded::{forward, reduced};
+use super::rounded::{autocast, forward, reduced};
 use crate::autograd::replace_for_grad;
 use crate::error::Result;
-use crate::fast::fast_paths;
-use crate::ffi::{autocast, learn_from};
+use crate::ffi::learn_from;
 use crate::module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
+use crate::setting::fast_paths;
 use crate::signal::Signal;
 
 /// Wraps a weighted layer f for OTTT.

@@ -3,8 +3,8 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::fast::fast_paths;
 use crate::module::Layout;
+use crate::setting::fast_paths;
 use crate::signal::Signal;
 
 /// The same signal, laid out as asked. Costs a copy where it is not laid out so already.

@@ -9,10 +9,10 @@ use super::slot::{self, Slot};
 use crate::autograd::{Cut, Hold, Key, Owner};
 use crate::check::expect_time_steps;
 use crate::error::{Error, Result};
-use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, identity};
 use crate::module::{Layout, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
-use crate::precision::precision;
+use crate::setting::fast_paths;
+use crate::setting::precision;
 use crate::signal::Signal;
 
 /// A sequential container for online training.

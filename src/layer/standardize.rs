@@ -12,9 +12,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::autograd::{Context, Function, Tensors};
 use crate::error::{no_second_derivative, Result};
-use crate::fast::fast_paths;
-use crate::ffi::{grad_enabled, sweep_rows, vectorized};
-use crate::surrogate::Real;
+use crate::ffi::{grad_enabled, sweep_rows};
+use crate::numeric::{each, total, Real};
+use crate::setting::fast_paths;
 
 /// w' of the weight `[out, ...]` and the gain, `[out, 1, ...]`.
 pub(super) fn standardize(w: &Tensor, gain: Option<&Tensor>, eps: f64) -> Result<Tensor> {
@@ -98,41 +98,6 @@ fn run_back<R: Real>(saved: &[Tensor], grad: &Tensor) -> Result<(Tensor, Tensor)
         d_gain[0] = along;
     })?;
     Ok((dw, d_gain))
-}
-
-/// Σ f(a, b), in lanes: as fast as the processor's vectors, and with small rounding.
-fn total<R: Real>([a, b]: [&[R]; 2], f: impl Fn(R, R) -> R) -> R {
-    const LANES: usize = 16;
-    vectorized(
-        #[inline(always)]
-        move || {
-            let mut lanes = [R::of(0.0); LANES];
-            let (a_pieces, b_pieces) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-            let rest = a_pieces.remainder().iter().zip(b_pieces.remainder());
-            let mut sum = rest.fold(R::of(0.0), |sum, (&a, &b)| sum + f(a, b));
-            for (a, b) in a_pieces.zip(b_pieces) {
-                for i in 0..LANES {
-                    lanes[i] = lanes[i] + f(a[i], b[i]);
-                }
-            }
-            for lane in lanes {
-                sum = sum + lane;
-            }
-            sum
-        },
-    )
-}
-
-/// out = f(a, b), element by element.
-fn each<R: Real>(out: &mut [R], [a, b]: [&[R]; 2], f: impl Fn(R, R) -> R) {
-    vectorized(
-        #[inline(always)]
-        move || {
-            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *out = f(a, b);
-            }
-        },
-    );
 }
 
 #[cfg(test)]

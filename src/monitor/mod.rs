@@ -10,6 +10,7 @@ use tch::Tensor;
 use crate::atomic_file::write_atomically;
 use crate::error::{Error, Result};
 use crate::module::OnlineModule;
+use crate::setting::AtEnd;
 
 mod tally;
 
@@ -207,16 +208,8 @@ impl Layer {
 
 /// Runs `body` with a watch on this thread; a watch around it goes on afterwards.
 fn recorded<T>(body: impl FnOnce() -> T) -> (T, Vec<Layer>) {
-    /// Restores in a panic, too.
-    struct Restore(Option<Watch>);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            WATCH.set(self.0.take());
-        }
-    }
-
-    let _restore = Restore(WATCH.replace(Some(Watch::default())));
+    let mut former = Some(WATCH.replace(Some(Watch::default())));
+    let _restore = AtEnd(|| former.take().into_iter().for_each(|former| WATCH.set(former)));
     let result = body();
     let layers = WATCH.with_borrow_mut(|watch| watch.take()).map_or_else(Vec::new, |watch| watch.layers);
     (result, layers)
@@ -224,21 +217,15 @@ fn recorded<T>(body: impl FnOnce() -> T) -> (T, Vec<Layer>) {
 
 /// Runs `body`, a module's step, as the part `part` of what is around it.
 pub(crate) fn within<T>(part: &str, body: impl FnOnce() -> T) -> T {
-    /// Leaves the part in a panic, too: how deep the path was.
-    struct Leave(Option<usize>);
-
-    impl Drop for Leave {
-        fn drop(&mut self) {
-            let Some(depth) = self.0 else { return };
-            WATCH.with_borrow_mut(|watch| watch.iter_mut().for_each(|watch| watch.path.truncate(depth)));
-        }
-    }
-
-    let _leave = Leave(WATCH.with_borrow_mut(|watch| {
+    let depth = WATCH.with_borrow_mut(|watch| {
         let path = &mut watch.as_mut()?.path;
         path.push(part.to_owned());
         Some(path.len() - 1)
-    }));
+    });
+    let _leave = AtEnd(|| {
+        let Some(depth) = depth else { return };
+        WATCH.with_borrow_mut(|watch| watch.iter_mut().for_each(|watch| watch.path.truncate(depth)));
+    });
     body()
 }
 

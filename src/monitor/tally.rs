@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::fast::fast_paths;
 use crate::ffi::{sweep, vectorized, PIECE};
-use crate::surrogate::Real;
+use crate::numeric::Real;
+use crate::setting::fast_paths;
 
 /// Spikes and potentials of a layer, over samples and steps.
 pub(super) struct Tally {

@@ -18,7 +18,7 @@ use crate::check::{expect_defined, expect_float};
 use crate::error::{guarded, Result};
 
 pub use piecewise::{LeakyKReLU, LogTailedReLU, PiecewiseLeakyReLU, PiecewiseQuadratic, Rect, S2nn};
-pub(crate) use pointwise::Real;
+pub(crate) use pointwise::Surrogated;
 #[doc(hidden)]
 pub use pointwise::{Pointwise, Share};
 pub use smooth::{ATan, Erf, NonzeroSignLogAbs, PiecewiseExp, QPseudoSpike, Sigmoid, SoftSign, SuperSpike};
@@ -169,7 +169,7 @@ macro_rules! surrogates {
 
         impl $name {
             #[inline(always)]
-            fn sweep<R: $crate::surrogate::Real>(&self, over: &[R], grad: &[R], share: $crate::surrogate::Share<R>, out: &mut [R]) {
+            fn sweep<R: $crate::numeric::Real>(&self, over: &[R], grad: &[R], share: $crate::surrogate::Share<R>, out: &mut [R]) {
                 let $q = *self;
                 $crate::ffi::vectorized_wide(
                     #[inline(always)]

@@ -11,7 +11,7 @@ use crate::atomic_file::remove_leftovers;
 use crate::error::{Error, Result};
 use crate::ffi::{bytes, copy_like};
 use crate::module::OnlineModule;
-use crate::random::{random_state, set_random_state};
+use crate::setting::{device as named_device, random_state, set_random_state};
 use crate::state_dict::{LoadConfig, StateDict};
 
 /// Weights, optimizer, membranes, random generators, position and configuration of a training.
@@ -129,7 +129,7 @@ impl Checkpoint {
         let memories = memories.collect::<Result<Vec<_>>>()?;
         let mut before = Vec::new();
         let mut there =
-            self.random.iter().filter_map(|(name, state)| Some((crate::device(name).ok()?, state)));
+            self.random.iter().filter_map(|(name, state)| Some((named_device(name).ok()?, state)));
         let done = there.try_for_each(|(device, state)| {
             before.push((device, random_state(device)?));
             set_random_state(device, state)

@@ -8,9 +8,9 @@ use super::labels::{expect_label_range, expect_label_shape, expect_outputs};
 use crate::autograd::{Context, Function, Tensors};
 use crate::check::expect_float;
 use crate::error::{guarded, no_second_derivative, Error, Result};
-use crate::fast::fast_paths;
 use crate::ffi::{grad_enabled, shape, sweep_rows, vectorized};
-use crate::surrogate::Real;
+use crate::numeric::Real;
+use crate::setting::fast_paths;
 
 /// Cross-entropy mixed with mean square error, divided by the count of steps.
 ///

@@ -7,8 +7,8 @@ use tch::Tensor;
 use crate::autograd::Hold;
 use crate::check::expect_steps;
 use crate::error::{guarded, Error, Result};
-use crate::fast::fast_paths;
 use crate::module::{OnlineModule, Pass};
+use crate::setting::fast_paths;
 use crate::signal::Signal;
 
 /// Repeats a batch `[B, ...]` over time: `[B, T, ...]`, without a copy.

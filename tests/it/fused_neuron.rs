@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::surrogate::*;
 use spiketrace::{
-    with_fast_paths, FastPaths, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part, Pass, Result,
-    Scale, SlttLifConfig, SlttLifNode,
+    OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part, Pass, Result, Scale, SlttLifConfig,
+    SlttLifNode,
 };
 use tch::{Device, Kind, Tensor};
 

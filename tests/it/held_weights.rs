@@ -1,13 +1,14 @@
 //! Weights that stand still for a while: what is made once meanwhile loses no gradient and is never out of date.
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::train::{
     bptt_training, evaluate, ottt_online_training, repeat_over_time, sltt_k_training, Optimizer, Sgd,
     SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, ws_linear, FastPaths, Feedback, Layer, Memory, OnlineModule, OtttSequential, Part, Pass,
-    Properties, Result, Scale, Signal, SlttLifConfig, SlttLifNode, Variable,
+    ws_linear, Feedback, Layer, Memory, OnlineModule, OtttSequential, Part, Pass, Properties, Result, Scale,
+    Signal, SlttLifConfig, SlttLifNode, Variable,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};

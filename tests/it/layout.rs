@@ -1,6 +1,7 @@
 //! How images lie in memory between the modules of a container.
 
-use spiketrace::{with_fast_paths, AvgPool2d, FastPaths, Layer, OtttLifNode, OtttSequential, Part, Result};
+use spiketrace::setting::{with_fast_paths, FastPaths};
+use spiketrace::{AvgPool2d, Layer, OtttLifNode, OtttSequential, Part, Result};
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 

@@ -1,13 +1,14 @@
 //! What a monitor records, against the numbers themselves.
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::train::{
     bptt_training, evaluate, ottt_online_training, repeat_over_time, OtttTrainingConfig, Sgd, SgdConfig,
     Update,
 };
 use spiketrace::{
-    with_fast_paths, Error, FastPaths, Feedback, Memory, Monitor, MonitorConfig, OnlineModule, OtttLifNode,
-    OtttSequential, Part, Pass, Result, Scale, Signal, SlttLifNode,
+    Error, Feedback, Memory, Monitor, MonitorConfig, OnlineModule, OtttLifNode, OtttSequential, Part, Pass,
+    Result, Scale, Signal, SlttLifNode,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};

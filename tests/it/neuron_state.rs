@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::surrogate::Surrogate;
 use spiketrace::{
-    with_fast_paths, Error, FastPaths, NdotLifNode, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential,
-    Part, Pass, Result, Scale, Signal, SlttLifNode,
+    Error, NdotLifNode, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part, Pass, Result, Scale,
+    Signal, SlttLifNode,
 };
 use tch::Tensor;
 

@@ -3,9 +3,10 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::{
-    with_fast_paths, ws_conv2d, ws_linear, FastPaths, GradWithTrace, Layer, OnlineModule, Part, Properties,
-    Result, Signal, Variable, WsConv2dConfig, WsLinearConfig,
+    ws_conv2d, ws_linear, GradWithTrace, Layer, OnlineModule, Part, Properties, Result, Signal, Variable,
+    WsConv2dConfig, WsLinearConfig,
 };
 use tch::nn::{self, ConvConfigND, ConvTransposeConfig, VarStore};
 use tch::{Device, Kind, Tensor};

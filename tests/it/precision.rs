@@ -1,10 +1,11 @@
 //! Weighted layers in bfloat16: near the full result, with everything else in f32.
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, with_precision, FastPaths, Precision};
 use spiketrace::train::{ottt_online_training, OtttTrainingConfig, Update};
 use spiketrace::{
-    with_fast_paths, with_precision, ws_conv2d, AvgPool2d, FastPaths, Flatten, GradWithTrace, OnlineModule,
-    OtttLifNode, OtttSequential, Part, Precision, Signal, WsConv2dConfig,
+    ws_conv2d, AvgPool2d, Flatten, GradWithTrace, OnlineModule, OtttLifNode, OtttSequential, Part, Signal,
+    WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::train::{ottt_online_training, repeat_over_time, OtttTrainingConfig, SequenceOutput, Update};
 use spiketrace::{
-    with_fast_paths, with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d,
-    FastPaths, Flatten, Identity, Layer, MaxPool2d, Memory, OnlineModule, OtttLifConfig, OtttLifNode,
-    OtttSequential, Part, Pass, Properties, Result, Scale, Signal, SlttLifConfig, SlttLifNode, Variable,
-    WsConv2dConfig,
+    with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Flatten,
+    Identity, Layer, MaxPool2d, Memory, OnlineModule, OtttLifConfig, OtttLifNode, OtttSequential, Part, Pass,
+    Properties, Result, Scale, Signal, SlttLifConfig, SlttLifNode, Variable, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};

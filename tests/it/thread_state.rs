@@ -59,7 +59,7 @@ impl Part for Counted {
 
 #[cfg(test)]
 mod tests {
-    use spiketrace::{with_fast_paths, with_precision, FastPaths, Precision};
+    use spiketrace::setting::{with_fast_paths, with_precision, FastPaths, Precision};
 
     use super::expect_as_new;
 

@@ -1,15 +1,13 @@
 //! A training of a random network: drawn, run by given paths, and all that came of it.
 
 use proptest::prelude::*;
+use spiketrace::setting::{with_fast_paths, with_precision, FastPaths, Precision};
 use spiketrace::train::{
     bptt_training, evaluate, fptt_online_training, fptt_online_training_init_w_ra, ottt_online_training,
     repeat_over_time, sltt_k_training, Adam, AdamConfig, Optimizer, OtttLoss, OtttTrainingConfig, Sgd,
     SgdConfig, Update,
 };
-use spiketrace::{
-    with_fast_paths, with_precision, FastPaths, Monitor, MonitorConfig, OtttSequential, Part, Precision,
-    Result,
-};
+use spiketrace::{Monitor, MonitorConfig, OtttSequential, Part, Result};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::network::{build, numbers, Network, WORDS};

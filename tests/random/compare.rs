@@ -1,7 +1,7 @@
 //! Random networks by every path: the same numbers, the same gradients, the same errors.
 
 use proptest::test_runner::TestCaseError;
-use spiketrace::FastPaths;
+use spiketrace::setting::FastPaths;
 use tch::{Kind, Tensor};
 
 use crate::case::{cases, Case, Learning, Numbers, Outcome};

@@ -7,14 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use proptest::test_runner::TestCaseError;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::train::{
     evaluate, ottt_online_training, repeat_over_time, Checkpoint, Optimizer, OtttTrainingConfig, Sgd,
     SgdConfig, Update,
 };
-use spiketrace::{
-    with_fast_paths, Error, FastPaths, LoadConfig, OnlineModule, OtttSequential, Part, Pass, Result, Signal,
-    StateDict,
-};
+use spiketrace::{Error, LoadConfig, OnlineModule, OtttSequential, Part, Pass, Result, Signal, StateDict};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::case::CLASSES;

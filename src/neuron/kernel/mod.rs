@@ -10,9 +10,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::dynamics::LifConfig;
 use crate::error::Result;
-use crate::fast::fast_paths;
 use crate::ffi::shape;
 use crate::module::{Memory, Pass};
+use crate::setting::fast_paths;
 
 mod composed;
 mod cuda;

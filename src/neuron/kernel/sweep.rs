@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::ffi::{elements, grad_enabled, is_dense, shape, strides, sweep, vectorized, PIECE};
 use crate::module::{laid_out_like, Memory};
 use crate::neuron::dynamics::LifConfig;
-use crate::surrogate::{Real, Share, Surrogate};
+use crate::numeric::Real;
+use crate::surrogate::{Share, Surrogate, Surrogated};
 
 pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
     match request.x.f_kind()? {
@@ -232,7 +233,7 @@ impl Back {
         Ok(out)
     }
 
-    fn sweep<R: Real>(&self, over: &Tensor, grad: &Tensor, out: &Tensor) -> Result<()> {
+    fn sweep<R: Surrogated>(&self, over: &Tensor, grad: &Tensor, out: &Tensor) -> Result<()> {
         let pointwise = self.surrogate.pointwise();
         let pointwise =
             pointwise.ok_or_else(|| Error::Gradient("the surrogate lost its arithmetic".into()))?;

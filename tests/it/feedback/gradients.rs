@@ -1,9 +1,10 @@
 //! Gradients by explicit sums over the time steps, and of the network unrolled.
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::surrogate::{spike, Sigmoid};
 use spiketrace::train::{bptt_training, ottt_online_training, sltt_k_training, Update};
-use spiketrace::{with_fast_paths, FastPaths, Part};
+use spiketrace::Part;
 use tch::{Kind, Tensor};
 
 use super::{setting, Rule, Setting, BATCH, TIME_STEPS};

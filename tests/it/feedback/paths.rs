@@ -1,12 +1,13 @@
 //! The same learning by every path: constants as they are, images with channels last, fused and composed.
 
 use rstest::rstest;
+use spiketrace::setting::{with_fast_paths, FastPaths};
 use spiketrace::train::{
     bptt_training, evaluate, ottt_online_training, repeat_over_time, Sgd, SgdConfig, Update,
 };
 use spiketrace::{
-    with_fast_paths, with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, FastPaths,
-    Feedback, Flatten, OtttLifNode, OtttSequential, Part, Scale, WsConv2dConfig,
+    with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Feedback, Flatten, OtttLifNode,
+    OtttSequential, Part, Scale, WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};

@@ -12,9 +12,9 @@ use crate::ffi;
 ///
 /// ```
 /// use tch::{Device, Kind, Tensor};
-/// let state = spiketrace::random_state(Device::Cpu)?;
+/// let state = spiketrace::setting::random_state(Device::Cpu)?;
 /// let first = Tensor::rand([3], (Kind::Float, Device::Cpu));
-/// spiketrace::set_random_state(Device::Cpu, &state)?;
+/// spiketrace::setting::set_random_state(Device::Cpu, &state)?;
 /// assert_eq!(Tensor::rand([3], (Kind::Float, Device::Cpu)), first);
 /// # Ok::<(), spiketrace::Error>(())
 /// ```

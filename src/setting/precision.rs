@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use tch::Kind;
 
+use super::scoped;
+
 /// What weighted layers compute in; see [`with_precision`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
@@ -36,7 +38,8 @@ thread_local! {
 /// weighted layer rounds its input, its weights and the trace it learns from on the way in, and gives f32.
 ///
 /// ```
-/// use spiketrace::{with_precision, Layer, OtttSequential, OnlineModule, Precision};
+/// use spiketrace::setting::{with_precision, Precision};
+/// use spiketrace::{OnlineModule, OtttSequential};
 /// use tch::{nn, Device, Kind, Tensor};
 /// let vs = nn::VarStore::new(Device::Cpu);
 /// let mut net = OtttSequential::new().add(nn::linear(vs.root(), 4, 2, Default::default()));
@@ -49,17 +52,7 @@ thread_local! {
 /// ```
 #[doc(alias = "autocast")]
 pub fn with_precision<T>(precision: Precision, body: impl FnOnce() -> T) -> T {
-    /// Restores in a panic, too.
-    struct Restore(Precision);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            PRECISION.set(self.0);
-        }
-    }
-
-    let _restore = Restore(PRECISION.replace(precision));
-    body()
+    scoped(&PRECISION, precision, body)
 }
 
 /// The precision on this thread.

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use super::scoped;
+
 /// Which fast paths are taken; all, unless said otherwise.
 ///
 /// Results are the same to rounding either way: the plain paths are what the fast ones are tested against.
@@ -11,7 +13,7 @@ pub struct FastPaths {
     pub one_pass: bool,
     /// A neuron step on the CPU is one sweep over memory, and so is its backward.
     pub fused_neuron: bool,
-    /// Weights are standardized once a sequence behind which they move, not once a step.
+    /// Weights that move after a sequence are standardized once for all of its steps.
     pub held_weights: bool,
     /// Weights on the CPU are standardized in one sweep over memory, and backward likewise.
     pub fused_standardization: bool,
@@ -53,22 +55,12 @@ thread_local! {
 /// Runs `body` with the given fast paths, on this thread; the former ones come back after it.
 ///
 /// ```
-/// use spiketrace::{with_fast_paths, FastPaths};
+/// use spiketrace::setting::{with_fast_paths, FastPaths};
 /// let answer = with_fast_paths(FastPaths::NONE, || 6 * 7);
 /// assert_eq!(answer, 42);
 /// ```
 pub fn with_fast_paths<T>(paths: FastPaths, body: impl FnOnce() -> T) -> T {
-    /// Restores in a panic, too.
-    struct Restore(FastPaths);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            FAST_PATHS.set(self.0);
-        }
-    }
-
-    let _restore = Restore(FAST_PATHS.replace(paths));
-    body()
+    scoped(&FAST_PATHS, paths, body)
 }
 
 /// The paths taken on this thread.
