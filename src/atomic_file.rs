@@ -51,6 +51,7 @@ pub(crate) fn write_bytes_atomically(path: &Path, bytes: &[u8]) -> io::Result<()
 /// Removes what killed writers of files whose names begin with `start` left in a folder.
 ///
 /// A writer's lock on its file ends with it, so that a file without one is nobody's. What cannot be removed stays.
+#[cfg(feature = "files")]
 pub(crate) fn remove_leftovers(folder: &Path, start: &str) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

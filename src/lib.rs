@@ -31,9 +31,9 @@
 // In the order of the layers: each uses only those above it (tests/it/house.rs).
 mod error;
 mod ffi;
+mod check;
 mod numeric;
 pub mod setting;
-mod check;
 mod atomic_file;
 mod autograd;
 pub mod surrogate;
@@ -65,7 +65,9 @@ pub use neuron::{
 };
 pub use setting::device;
 pub use signal::Signal;
-pub use state_dict::{LoadConfig, LoadReport, Misfit, ReadConfig, StateDict};
+#[cfg(feature = "files")]
+pub use state_dict::ReadConfig;
+pub use state_dict::{LoadConfig, LoadReport, Misfit, StateDict};
 
 /// The README's example is a test.
 #[cfg(doctest)]

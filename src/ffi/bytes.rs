@@ -40,6 +40,7 @@ pub(crate) fn bytes(tensor: Tensor) -> Result<Bytes> {
 ///
 /// # Errors
 /// When another handle shares its memory.
+#[cfg(feature = "files")]
 pub(crate) fn bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8]> {
     let len = checked_len(tensor)?;
     if !is_unshared(tensor) {
@@ -88,6 +89,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "files")]
     #[test]
     fn shared_memory_is_not_lent_to_write() {
         let mut tensor = Tensor::from_slice(&[1u8, 2, 3]);

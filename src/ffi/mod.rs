@@ -27,7 +27,9 @@ mod script;
 mod sweep;
 
 pub(crate) use autocast::{start_autocast, swap_autocast};
-pub(crate) use bytes::{bytes, bytes_mut};
+pub(crate) use bytes::bytes;
+#[cfg(feature = "files")]
+pub(crate) use bytes::bytes_mut;
 pub(crate) use cuda::{launch, load_cuda};
 #[cfg(all(feature = "distributed", unix))]
 pub(crate) use distributed::{set_grad, Group, Meeting};

@@ -168,7 +168,7 @@ fn expect_apart<T: Element, const O: usize, const I: usize>(
     row: usize,
 ) -> Result<()> {
     for tensor in outputs.iter().chain(&inputs).copied().flatten() {
-        let whole = row > 0 && elements(tensor) % row == 0 && is_dense(tensor);
+        let whole = row > 0 && elements(tensor).is_multiple_of(row) && is_dense(tensor);
         if !whole || tensor.f_kind()? != T::KIND || tensor.device() != Device::Cpu {
             return Err(Error::Torch("a sweep takes dense CPU tensors of one kind in whole rows".to_owned()));
         }

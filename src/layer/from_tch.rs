@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use tch::nn::{self, ModuleT};
 use tch::Tensor;
 
-use crate::check::{expect_convolvable, expect_defined, expect_features, Named};
+use super::check::{expect_convolvable, expect_features};
+use crate::check::{expect_defined, Named};
 use crate::error::{catch_panic, Result};
 use crate::module::{Layer, Part, Properties, Variable};
 

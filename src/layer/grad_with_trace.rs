@@ -1,15 +1,9 @@
 //! The value from the spike, the weights' gradient from the trace.
 
-use tch::{Kind, Tensor};
-
 use super::online::pass_through;
 use super::plan::Plan;
-use super::rounded::{autocast, forward, reduced};
-use crate::autograd::replace_for_grad;
 use crate::error::Result;
-use crate::ffi::learn_from;
 use crate::module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
-use crate::setting::fast_paths;
 use crate::signal::Signal;
 
 /// Wraps a weighted layer f for OTTT.
@@ -87,37 +81,4 @@ impl<M: Layer> OnlineModule for GradWithTrace<M> {
     fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
         pass_through(&mut self.module, &self.plan, x, pass)
     }
-}
-
-pub(super) fn grad_with_trace(
-    layer: &mut (impl Layer + ?Sized),
-    is_affine: bool,
-    spike: &Tensor,
-    trace: &Tensor,
-    pass: &Pass<'_>,
-) -> Result<Tensor> {
-    let value = if fast_paths().one_pass && is_affine && !trace.requires_grad() {
-        let (y, learns) = match reduced(is_affine, spike) {
-            Some(kind) => {
-                let (spike, trace) = (spike.f_to_kind(kind)?, trace.f_to_kind(kind)?);
-                let y = autocast(&spike, kind, || layer.forward_pass(&spike, pass))?;
-                let learns = !y.requires_grad() || learn_from(&y, &spike, &trace)?;
-                (y.f_to_kind(Kind::Float)?, learns)
-            }
-            None => {
-                let y = layer.forward_pass(spike, pass)?;
-                let learns = !y.requires_grad() || learn_from(&y, spike, trace)?;
-                (y, learns)
-            }
-        };
-        if learns {
-            return Ok(y);
-        }
-        y.f_detach()?
-    } else {
-        let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
-        forward(layer, is_affine, spike, pass)?
-    };
-    let for_grad = forward(layer, is_affine, &replace_for_grad(spike, trace)?, pass)?;
-    replace_for_grad(&for_grad, &value)
 }

@@ -1,5 +1,6 @@
 //! Layers, and the wrappers and the container that carry spikes with their traces through them.
 
+mod check;
 mod dropout;
 mod feedback;
 mod from_tch;

@@ -1,12 +1,18 @@
 //! Every layer is an online module: its parameters decide what a spike with its trace meets.
+//!
+//! [`GradWithTrace`](crate::GradWithTrace) and [`SpikeTraceOp`](crate::SpikeTraceOp) say what that is, and do the same by
+//! hand.
 
-use super::grad_with_trace::grad_with_trace;
+use tch::{Kind, Tensor};
+
 use super::plan::Plan;
-use super::rounded::forward;
-use super::spike_trace_op::spike_trace_op;
+use super::rounded::{autocast, forward, reduced};
+use crate::autograd::replace_for_grad;
 use crate::check::{expect_like, expect_time_steps, Named};
 use crate::error::{Error, Result};
+use crate::ffi::learn_from;
 use crate::module::{Layer, OnlineModule, Pass, Wrapper};
+use crate::setting::fast_paths;
 use crate::signal::Signal;
 
 impl<L: Layer> OnlineModule for L {
@@ -46,4 +52,51 @@ pub(super) fn pass_through(
             }
         }
     }
+}
+
+/// The value from the spike, the gradient of the weights from the trace.
+fn grad_with_trace(
+    layer: &mut (impl Layer + ?Sized),
+    is_affine: bool,
+    spike: &Tensor,
+    trace: &Tensor,
+    pass: &Pass<'_>,
+) -> Result<Tensor> {
+    let value = if fast_paths().one_pass && is_affine && !trace.requires_grad() {
+        let (y, learns) = match reduced(is_affine, spike) {
+            Some(kind) => {
+                let (spike, trace) = (spike.f_to_kind(kind)?, trace.f_to_kind(kind)?);
+                let y = autocast(&spike, kind, || layer.forward_pass(&spike, pass))?;
+                let learns = !y.requires_grad() || learn_from(&y, &spike, &trace)?;
+                (y.f_to_kind(Kind::Float)?, learns)
+            }
+            None => {
+                let y = layer.forward_pass(spike, pass)?;
+                let learns = !y.requires_grad() || learn_from(&y, spike, trace)?;
+                (y, learns)
+            }
+        };
+        if learns {
+            return Ok(y);
+        }
+        y.f_detach()?
+    } else {
+        let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
+        forward(layer, is_affine, spike, pass)?
+    };
+    let for_grad = forward(layer, is_affine, &replace_for_grad(spike, trace)?, pass)?;
+    replace_for_grad(&for_grad, &value)
+}
+
+/// The same on both, the trace without a graph.
+fn spike_trace_op(
+    layer: &mut (impl Layer + ?Sized),
+    spike: &Tensor,
+    trace: &Tensor,
+    pass: &Pass<'_>,
+) -> Result<Signal> {
+    let spike = layer.forward_pass(spike, pass)?;
+    let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
+    let trace = layer.forward_pass(&trace.detach(), pass)?;
+    Ok(Signal::SpikeTrace { spike, trace })
 }

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::check::expect_image;
+use super::check::expect_image;
 use crate::error::{Error, Result};
 use crate::ffi::shape;
 use crate::module::{Layer, Part, Properties};

@@ -1,7 +1,5 @@
 //! The same operation on spike and trace.
 
-use tch::Tensor;
-
 use super::online::pass_through;
 use super::plan::Plan;
 use crate::error::Result;
@@ -62,16 +60,4 @@ impl<M: Layer> OnlineModule for SpikeTraceOp<M> {
     fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
         pass_through(&mut self.module, &self.plan, x, pass)
     }
-}
-
-pub(super) fn spike_trace_op(
-    layer: &mut (impl Layer + ?Sized),
-    spike: &Tensor,
-    trace: &Tensor,
-    pass: &Pass<'_>,
-) -> Result<Signal> {
-    let spike = layer.forward_pass(spike, pass)?;
-    let _no_grad = tch::no_grad_guard(); // ends in a panic, too, which no_grad() does not
-    let trace = layer.forward_pass(&trace.detach(), pass)?;
-    Ok(Signal::SpikeTrace { spike, trace })
 }

@@ -17,9 +17,10 @@ use std::borrow::Borrow;
 use tch::nn::{Init, Path};
 use tch::Tensor;
 
+use super::check::{expect_features, expect_images};
 use super::standardize::standardize;
 use crate::autograd::{Cut, Owner};
-use crate::check::{expect_features, expect_images, Named};
+use crate::check::Named;
 use crate::error::{guarded, Error, Result};
 use crate::ffi::shape;
 use crate::module::{Layer, Part, Pass, Properties, Variable};

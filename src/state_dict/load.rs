@@ -4,8 +4,7 @@ use std::fmt;
 
 use tch::{Kind, Tensor};
 
-use super::files::shown;
-use super::names::matched;
+use super::names::{matched, shown};
 use super::StateDict;
 use crate::check::expect_defined;
 use crate::error::{guarded, Error, Result};

@@ -1,5 +1,6 @@
 //! The same weight under two names.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// What Python's wrappers put into names: `DistributedDataParallel` and SpikingJelly's `GradwithTrace`
@@ -38,6 +39,14 @@ pub(super) fn matched<'a>(
         }
     }
     found
+}
+
+/// A text of a file as errors quote it: one of megabytes is shortened.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()).into(),
+        None => text.into(),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod accuracy;
 mod adam;
 mod bptt;
+#[cfg(feature = "files")]
 mod checkpoint;
 mod evaluate;
 mod fptt;
@@ -20,6 +21,7 @@ mod sltt_k;
 pub use accuracy::{accuracy, top_k_accuracy};
 pub use adam::{Adam, AdamConfig, AdamState};
 pub use bptt::bptt_training;
+#[cfg(feature = "files")]
 pub use checkpoint::Checkpoint;
 pub use evaluate::evaluate;
 pub use fptt::{fptt_online_training, fptt_online_training_init_w_ra};

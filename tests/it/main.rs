@@ -15,6 +15,7 @@ mod function;
 mod fused_neuron;
 mod held_weights;
 mod hostile_files;
+mod house;
 mod layout;
 mod memory;
 mod monitor;

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{row, Request, Spikes};
+use super::request::{row, Request, Spikes};
 use crate::error::Result;
 use crate::module::Memory;
 use crate::neuron::dynamics::LifConfig;

@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::composed::{one_by_one, Before, Step};
 use super::fired::fired;
-use super::{Request, Spikes};
+use super::request::{Request, Spikes};
 use crate::error::{Error, Result};
 use crate::ffi::{grad_enabled, launch};
 use crate::module::Memory;

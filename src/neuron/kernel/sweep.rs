@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use super::fired::fired;
-use super::{row, Request, Spikes};
+use super::request::{row, Request, Spikes};
 use crate::error::{Error, Result};
 use crate::ffi::{elements, grad_enabled, is_dense, shape, strides, sweep, vectorized, PIECE};
 use crate::module::{laid_out_like, Memory};

@@ -5,7 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 
 use rawzip::{CompressionMethod, ZipArchive, RECOMMENDED_BUFFER_SIZE};
 
-use super::{shown, Storage, MAX_HEADER};
+use crate::state_dict::contents::{Storage, MAX_HEADER};
+use crate::state_dict::names::shown;
 
 /// More entries than any model has.
 const MAX_ENTRIES: usize = 1 << 18;

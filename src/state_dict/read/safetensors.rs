@@ -13,7 +13,8 @@ use std::rc::Rc;
 use safetensors::tensor::{Dtype as Name, TensorInfo};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::{contiguous, shown, Contents, Dtype, Entry, Storage, MAX_HEADER};
+use crate::state_dict::contents::{contiguous, Contents, Dtype, Entry, Storage, MAX_HEADER};
+use crate::state_dict::names::shown;
 
 pub(super) fn parse(file: &mut (impl Read + Seek), len: u64) -> Result<Contents, String> {
     let unreadable = |error| format!("cannot be read: {error}");

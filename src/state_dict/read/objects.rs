@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use super::globals::Global;
-use super::Dtype;
+use crate::state_dict::contents::Dtype;
 
 /// Index of an object.
 pub(super) type Id = u32;

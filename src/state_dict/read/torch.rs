@@ -6,7 +6,9 @@ use std::io::{Read, Seek};
 
 use super::archive::Archive;
 use super::objects::{Id, Object, Objects};
-use super::{pickle, shown, Contents, Entry, MAX_TENSORS};
+use super::pickle;
+use crate::state_dict::contents::{Contents, Entry, MAX_TENSORS};
+use crate::state_dict::names::shown;
 
 /// Under which keys a checkpoint keeps its state dict, if it is not told.
 const USUAL_KEYS: [&str; 4] = ["state_dict", "model", "net", "model_state_dict"];

@@ -2,7 +2,8 @@
 //!
 //! They are those that torch.load takes with weights_only=True.
 
-use super::{shown, Dtype};
+use crate::state_dict::contents::Dtype;
+use crate::state_dict::names::shown;
 
 /// A function or class of Python that is known.
 #[derive(Debug, Clone, Copy)]

@@ -8,11 +8,12 @@ use rawzip::extra_fields::ExtraFieldId;
 use rawzip::{Header, ZipArchiveWriter};
 use tch::{Kind, Tensor};
 
-use super::files::{contiguous, shown};
-use super::write::{on_cpu, Problem};
-use super::StateDict;
+use super::plain::{on_cpu, Problem};
 use crate::error::{Error, Result};
 use crate::ffi::bytes;
+use crate::state_dict::contents::contiguous;
+use crate::state_dict::names::shown;
+use crate::state_dict::StateDict;
 
 /// The folder that all entries lie in.
 const FOLDER: &str = "archive";
@@ -20,7 +21,7 @@ const FOLDER: &str = "archive";
 /// Storages begin at multiples of this, so that they can be mapped into memory.
 const ALIGNMENT: u64 = 64;
 
-pub(super) fn torch_save(state: &StateDict, file: &mut BufWriter<File>) -> Result<(), Problem> {
+pub(super) fn write(state: &StateDict, file: &mut BufWriter<File>) -> Result<(), Problem> {
     let mut storages: Vec<Tensor> = Vec::new();
     let mut places = HashMap::new();
     let mut rows = Vec::new();

@@ -1,26 +1,13 @@
-//! What a file of weights holds, read without libtorch: where each storage lies in it, and which tensor looks
-//! at which storage.
+//! What a file of weights holds: where each storage lies in it, and which tensor looks at which storage.
 //!
 //! A file is not believed: every length is held against the file's own before memory is taken for it. Memory and
 //! work are linear in the file's length, and what the readers need beside the tensors is bounded: 16 MiB of
 //! header or pickle, of which no more than two million objects are made.
 
-#[cfg(feature = "pytorch")]
-mod archive;
-#[cfg(feature = "pytorch")]
-mod globals;
-#[cfg(feature = "pytorch")]
-mod objects;
-#[cfg(feature = "pytorch")]
-mod pickle;
-mod safetensors;
-#[cfg(feature = "pytorch")]
-mod torch;
-
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
 use std::rc::Rc;
+
+use super::names::shown;
 
 /// The longest header or pickle that is read.
 pub(crate) const MAX_HEADER: u64 = 16 << 20;
@@ -91,44 +78,6 @@ impl Dtype {
     }
 }
 
-/// What the file holds; `key` names the dict in a checkpoint of several.
-pub(crate) fn parse(file: &mut (impl Read + Seek), key: Option<&str>) -> Result<Contents, String> {
-    let unreadable = |error| format!("cannot be read: {error}");
-    let len = file.seek(SeekFrom::End(0)).map_err(unreadable)?;
-    file.rewind().map_err(unreadable)?;
-    let mut head = Vec::new();
-    file.by_ref().take(16).read_to_end(&mut head).map_err(unreadable)?;
-    let contents = match &head[..] {
-        [] => return Err("is empty".into()),
-        // First, since the length of its header may begin like the others.
-        [_, _, _, _, _, _, _, _, b'{', ..] if key.is_some() => {
-            return Err("is a safetensors file, which has no keys; leave ReadConfig's key out".into())
-        }
-        [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::parse(file, len)?,
-        #[cfg(feature = "pytorch")]
-        [b'P', b'K', ..] => torch::parse(file, len, key)?,
-        #[cfg(not(feature = "pytorch"))]
-        [b'P', b'K', ..] => return Err("is a file of torch.save; build with the feature pytorch".into()),
-        [0x80, ..] => return Err(OLD_FORMAT.into()),
-        _ => {
-            return Err("is neither a safetensors file nor one of torch.save, or its beginning is lost".into())
-        }
-    };
-    contents.check(len)?;
-    Ok(contents)
-}
-
-const OLD_FORMAT: &str = "is a bare pickle, as torch.save wrote before PyTorch 1.6; save it anew in Python: \
-                          torch.save(torch.load(path), path)";
-
-/// A text of a file as errors quote it: one of megabytes is shortened.
-pub(crate) fn shown(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(100) {
-        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()).into(),
-        None => text.into(),
-    }
-}
-
 /// Strides of elements that lie one after another.
 pub(crate) fn contiguous(size: &[i64]) -> Vec<i64> {
     let step = |next: &mut i64, dim: &i64| Some(std::mem::replace(next, next.saturating_mul((*dim).max(1))));
@@ -139,7 +88,7 @@ pub(crate) fn contiguous(size: &[i64]) -> Vec<i64> {
 
 impl Contents {
     /// Errors unless all storages lie in the file, together take no more than it, and all tensors lie in them.
-    fn check(&self, file: u64) -> Result<(), String> {
+    pub(super) fn check(&self, file: u64) -> Result<(), String> {
         if self.tensors.len() > MAX_TENSORS {
             return Err(format!("holds {} tensors, more than {MAX_TENSORS}", self.tensors.len()));
         }
