@@ -12,7 +12,7 @@ use crate::layer::{
     WsConv2dConfig, WsLinearConfig,
 };
 use crate::module::{Memory, OnlineModule, Part, Pass, Properties, Variable};
-use crate::neuron::{OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
+use crate::neuron::{NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 use crate::signal::Signal;
 
 /// What spikes are multiplied by where weights are standardized: back to a variance of about 1.
@@ -62,6 +62,8 @@ pub enum SpikingNeuron {
     /// training, and, with `detach_reset`, in [`bptt_training`](crate::train::bptt_training).
     #[doc(alias = "LIFNode")]
     Sltt(SlttLifConfig),
+    /// Spikes with traces that fade as potentials do; [`NdotLifNode`]. SpikingJelly has none.
+    Ndot(NdotLifConfig),
 }
 
 impl Default for SpikingNeuron {
@@ -255,6 +257,7 @@ impl<'v> Section<'_, 'v> {
         match self.config.spiking_neuron.clone() {
             SpikingNeuron::Ottt(config) => self.add(OtttLifNode::new(config)?),
             SpikingNeuron::Sltt(config) => self.add(SlttLifNode::new(config)?),
+            SpikingNeuron::Ndot(config) => self.add(NdotLifNode::new(config)?),
         }
         Ok(())
     }

@@ -1,17 +1,72 @@
 //! NDOT and SLTT-K against their equations.
 
 use rstest::rstest;
+use spiketrace::model::{
+    OtttSpikingVgg, OtttSpikingVggConfig, SpikingNeuron, VggArchitecture, VggClassifier, VggStage,
+};
 use spiketrace::train::{
-    ottt_online_training, repeat_over_time, sltt_k_training, Optimizer, Sgd, SgdConfig, Update,
+    ottt_online_training, repeat_over_time, sltt_k_training, Optimizer, OtttTrainingConfig, Sgd, SgdConfig,
+    Update,
 };
 use spiketrace::{
-    ws_linear, NdotLifConfig, NdotLifNode, OnlineModule, OtttLifNode, OtttSequential, Part, SlttLifNode,
+    ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Flatten, NdotLifConfig, NdotLifNode, OnlineModule,
+    OtttLifNode, OtttSequential, Part, Scale, SlttLifNode, WsConv2dConfig,
 };
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{fill, mse, numbers, DOUBLE};
 use crate::parity::fixture::relative_difference;
+
+/// A VGG of NDOT neurons against its modules one after another in a container; one step a pass, and three.
+#[rstest]
+fn a_vgg_learns_by_ndot_as_the_network_written_out(#[values(1, 3)] steps_per_pass: i64) {
+    let ndot = || NdotLifConfig { v_threshold: 0.2, ..Default::default() };
+    let run = |build: &dyn Fn(&VarStore) -> Box<dyn OnlineModule>, steps_per_pass| {
+        let mut vs = VarStore::new(Device::Cpu);
+        let mut net = build(&vs);
+        vs.double();
+        fill(&net, 1.0);
+        let x = numbers(&[2, 6, 3, 8, 8], 1) + 0.5;
+        let target = numbers(&[2, 6, 4], 2);
+        let config = OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass };
+        let out = ottt_online_training(&mut net, &mut sgd(&vs), &x, &target, mse, config).unwrap();
+        let grads = net.parameters().into_iter().map(|p| (p.name, p.tensor.grad()));
+        (out.outputs, grads.collect::<Vec<_>>())
+    };
+    let architecture = VggArchitecture {
+        cfg: &[VggStage::Conv(5), VggStage::AvgPool, VggStage::Conv(6)],
+        weight_standardization: true,
+        classifier: VggClassifier::Light,
+    };
+    let vgg = |vs: &VarStore| -> Box<dyn OnlineModule> {
+        let spiking_neuron = SpikingNeuron::Ndot(ndot());
+        let config = OtttSpikingVggConfig { num_classes: 4, spiking_neuron, ..Default::default() };
+        Box::new(OtttSpikingVgg::new(vs.root(), architecture, config).unwrap())
+    };
+    let by_hand = |vs: &VarStore| -> Box<dyn OnlineModule> {
+        let (p, padded) = (vs.root(), WsConv2dConfig { padding: 1, ..Default::default() });
+        let node = || NdotLifNode::new(ndot()).unwrap();
+        let net = OtttSequential::new()
+            .add(ws_conv2d(&p / 0, 3, 5, 3, padded).unwrap())
+            .add(node())
+            .add(Scale(2.74))
+            .add(AvgPool2d::new(2, Default::default()).unwrap())
+            .add(ws_conv2d(&p / 1, 5, 6, 3, padded).unwrap())
+            .add(node())
+            .add(Scale(2.74))
+            .add(AdaptiveAvgPool2d::new([1, 1]).unwrap())
+            .add(Flatten::default())
+            .add(nn::linear(&p / 2, 6, 4, Default::default()));
+        Box::new(net)
+    };
+    let ((outputs, grads), (expected, expected_grads)) = (run(&vgg, steps_per_pass), run(&by_hand, 1));
+    assert!(relative_difference(&outputs, &expected) <= 1e-12);
+    for ((name, grad), (_, expected)) in grads.iter().zip(&expected_grads) {
+        assert!(expected.abs().max().double_value(&[]) > 0.0, "the gradient of {name} says nothing");
+        assert!(relative_difference(grad, expected) <= 1e-10, "{name}: {grad} instead of {expected}");
+    }
+}
 
 fn sgd(vs: &VarStore) -> Sgd {
     Sgd::new(&vs.trainable_variables(), SgdConfig { lr: 0.0, ..Default::default() }).unwrap()
