@@ -10,6 +10,7 @@
 //! | [`OtttSequential`] | the container: wraps each module as its parameters ask |
 //! | [`OtttLifNode`], [`SlttLifNode`], [`NdotLifNode`] | the neurons, one for each rule |
 //! | [`Feedback`] | connections that come back a step later: recurrent layers, VGG-F |
+//! | [`Residual`] | skip connections |
 //! | [`surrogate`] | derivatives of the spike, and the trait for your own |
 //! | [`GradWithTrace`], [`SpikeTraceOp`], [`replace_for_grad`] | what the container does, by hand |
 //! | [`ws_conv2d`], [`Dropout`], [`AvgPool2d`] ... | layers; tch's own go in as they are |
@@ -54,7 +55,7 @@ pub use autograd::{gradcheck, replace_for_grad, Context, Function, GradcheckConf
 pub use error::{Error, Result};
 pub use layer::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Feedback,
-    Flatten, GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Scale, ScriptConfig,
+    Flatten, GradWithTrace, Identity, MaxPool2d, OtttSequential, PoolConfig, Residual, Scale, ScriptConfig,
     ScriptModule, SpikeTraceOp, WithParameters, WsConv2d, WsConv2dConfig, WsLinear, WsLinearConfig,
 };
 pub use module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Role, Variable};

@@ -8,8 +8,8 @@ use spiketrace::surrogate::{ATan, Sigmoid, Surrogate};
 use spiketrace::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Feedback,
     Flatten, GradWithTrace, Identity, MaxPool2d, Memory, NdotLifNode, OnlineModule, OtttLifConfig,
-    OtttLifNode, OtttSequential, Part, Scale, ScriptModule, SlttLifConfig, SlttLifNode, SpikeTraceOp,
-    WsConv2dConfig, WsLinearConfig,
+    OtttLifNode, OtttSequential, Part, Residual, Scale, ScriptModule, SlttLifConfig, SlttLifNode,
+    SpikeTraceOp, WsConv2dConfig, WsLinearConfig,
 };
 use tch::nn::{self, ConvConfig, ConvTransposeConfig, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -223,6 +223,7 @@ impl Builder<'_> {
                 let inner = self.fill(OtttSequential::new(), parts, *inside);
                 Self::push(net, inner, named)
             }
+            part::Part::Residual { block, linear } => self.residual(net, block, *linear, named),
             part::Part::Feedback { connection, block } => self.feedback(net, connection, block, named),
         }
     }
@@ -346,6 +347,25 @@ impl Builder<'_> {
             }
             _ => Self::push(net, Identity, named),
         }
+    }
+
+    fn residual(
+        &mut self,
+        net: OtttSequential,
+        block: &[part::Part],
+        linear: bool,
+        named: bool,
+    ) -> OtttSequential {
+        let net = self.flatten(net);
+        let features = self.last();
+        let block = self.fill(OtttSequential::new(), block, false);
+        let block = self.flatten(block);
+        let block = block.add(self.linear(features, true));
+        let residual = match linear {
+            true => Residual::with_shortcut(block, self.linear(features, false)),
+            false => Residual::new(block),
+        };
+        Self::push(net, residual, named)
     }
 
     fn feedback(

@@ -44,6 +44,11 @@ pub enum Part {
         parts: Vec<Part>,
     },
     /// A block whose output comes back.
+    /// A skip connection around a block that is led back to its input's size; through a layer, or not.
+    Residual {
+        block: Vec<Part>,
+        linear: bool,
+    },
     Feedback {
         connection: Vec<Part>,
         block: Vec<Part>,
@@ -189,6 +194,8 @@ fn part() -> impl Strategy<Value = Part> {
         prop_oneof![
             3 => (any::<bool>(), vec(inner.clone(), 1..5))
                 .prop_map(|(named, parts)| Part::Nested { named, parts }),
+            1 => (vec(inner.clone(), 0..4), any::<bool>())
+                .prop_map(|(block, linear)| Part::Residual { block, linear }),
             1 => (vec(inner.clone(), 0..2), vec(inner, 1..4))
                 .prop_map(|(connection, block)| Part::Feedback { connection, block }),
         ]

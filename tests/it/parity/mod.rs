@@ -7,6 +7,7 @@ pub mod fixture;
 mod layers;
 mod models;
 mod neurons;
+mod residual;
 mod training;
 
 use fixture::{manifest, read, Case};
