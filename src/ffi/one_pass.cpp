@@ -1,3 +1,20 @@
+// A weighted layer runs once, on the spike, and its weight learns from the trace: the node that libtorch's linear or
+// convolution operation left in the graph gets the trace in the place of the input that it kept.
+//
+// This reaches into libtorch further than anything else here. It relies on
+//   - the three node types of saved_input and their members, which generated/Functions.h declares: a header of libtorch's,
+//     but no promise. matches_library() holds headers and library together, and a first use that goes wrong closes the way;
+//   - a node that reads its saved input only to make the weight's gradient. The gradient of the input itself is made from
+//     the weight and from sizes kept apart, so the value y and dL/dx stay those of the spike;
+//   - edge 0 of the nodes after it (an added bias, reshapes, transposes) leading back to it: each has one input that came
+//     from the operation, and libtorch records inputs in the order of the arguments.
+// retain_graph and hooks need no thought: the node is libtorch's own, with everything it ever had but that one tensor. A
+// second derivative is right because the stand-in hangs in the graph where the input did (see stand_in).
+//
+// What else was tried: a Function of our own that calls the operation forward and backward (a copy of the arguments of
+// seven operations, each with its options, and slower by a dispatch per layer and direction); two passes with the second
+// one's forward left out (libtorch makes no node without computing the value).
+
 #include "seam.h"
 #include "guarded.h"
 
@@ -5,8 +22,11 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 #include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/version.h>
 
 namespace ag = torch::autograd;
 
@@ -39,28 +59,67 @@ at::Tensor stand_in(const at::Tensor& x, const at::Tensor& x_r, at::IntArrayRef 
   return value.sizes() == sizes ? value : value.reshape(sizes);
 }
 
+// Makes the operation that y comes from see x_r in the place of x; whether there is such an operation on x.
+bool learn_from(const at::Tensor& y, const at::Tensor& x, const at::Tensor& x_r) {
+  auto node = y.grad_fn();
+  for (int i = 0; node && i < kMostNodes; ++i) {
+    // What made the input is another layer's.
+    if (node == x.grad_fn()) return false;
+    if (ag::SavedVariable* saved = saved_input(node.get())) {
+      const at::Tensor input = saved->unpack();
+      // A weight that asks for no gradient needs no input.
+      if (!input.defined()) return true;
+      if (!sees_the_same(input, x)) return false;
+      *saved = ag::SavedVariable(stand_in(x, x_r, input.sizes()), false);
+      return true;
+    }
+    if (node->num_outputs() == 0) return false;
+    node = node->next_edge(0).function;
+  }
+  return false;
+}
+
+// Whether the weight of a small operation gets the gradient x_r^T 1, and x the one that it has without us. In double
+// precision, which no automatic cast touches.
+template <typename Operation>
+bool learns(const Operation& operation, at::IntArrayRef size, at::IntArrayRef weight_size) {
+  const auto numbers = [](at::IntArrayRef size, double step) {
+    return at::arange(c10::multiply_integers(size), at::kDouble).mul(step).sin().reshape(size);
+  };
+  const at::Tensor x = numbers(size, 1.3).requires_grad_(), x_r = numbers(size, 2.1);
+  const at::Tensor w = numbers(weight_size, 0.7).requires_grad_(), ours = w.detach().clone().requires_grad_();
+  const auto grad_of_x = [&](const at::Tensor& y) {
+    y.sum().backward();
+    const at::Tensor grad = x.grad();
+    x.mutable_grad().reset();
+    return grad;
+  };
+  const at::Tensor grad = grad_of_x(operation(x, w.detach()));
+  operation(x_r, w).sum().backward();
+  const at::Tensor y = operation(x, ours);
+  return learn_from(y, x, x_r) && grad_of_x(y).allclose(grad) && ours.grad().allclose(w.grad());
+}
+
+// Asked once: whether the library at run time is of the headers' release, and does as they say. Where it is not, all
+// layers take two passes, which need neither.
+bool matches_library() {
+  static const bool matches = []() noexcept {
+    try {
+      if (aoti_torch_abi_version() >> 48 != TORCH_ABI_VERSION >> 48) return false;
+      at::AutoGradMode grad_mode(true);
+      const auto linear = [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w, at::ones({2}, at::kDouble)); };
+      const auto matrix = [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); };
+      const auto conv = [](const at::Tensor& x, const at::Tensor& w) { return at::conv1d(x, w); };
+      return learns(linear, {3, 4}, {2, 4}) && learns(matrix, {3, 4}, {2, 4}) && learns(conv, {3, 4, 5}, {2, 4, 3});
+    } catch (...) {
+      return false;
+    }
+  }();
+  return matches;
+}
+
 }  // namespace
 
 char* spiketrace_learn_from(const at::Tensor* y, const at::Tensor* x, const at::Tensor* x_r, bool* done) {
-  return guarded([&] {
-    *done = false;
-    auto node = y->grad_fn();
-    for (int i = 0; node && i < kMostNodes; ++i) {
-      // What made the input is another layer's.
-      if (node == x->grad_fn()) return;
-      if (ag::SavedVariable* saved = saved_input(node.get())) {
-        const at::Tensor input = saved->unpack();
-        // A weight that asks for no gradient needs no input.
-        if (!input.defined()) {
-          *done = true;
-        } else if (sees_the_same(input, *x)) {
-          *saved = ag::SavedVariable(stand_in(*x, *x_r, input.sizes()), false);
-          *done = true;
-        }
-        return;
-      }
-      if (node->num_outputs() == 0) return;
-      node = node->next_edge(0).function;
-    }
-  });
+  return guarded([&] { *done = matches_library() && learn_from(*y, *x, *x_r); });
 }
