@@ -1,14 +1,14 @@
 //! Online training of spiking neural networks (OTTT, SLTT) on libtorch, through [`tch`].
 //!
-//! Between layers flows a [`Signal`]: a tensor, or behind a neuron a **spike** s_t with its **trace**
+//! Between layers flows a [`Signal`]: a tensor, or after a neuron a **spike** s_t with its **trace**
 //! a_t = (1 - 1/τ) a_{t-1} + s_t. A weighted layer computes its value from the spike and its weights'
 //! gradient from the trace, so a loss at step t trains the network at step t: nothing is kept of the
-//! steps before but one tensor a neuron.
+//! steps before but one tensor per neuron.
 //!
 //! | where | what |
 //! |---|---|
 //! | [`OtttSequential`] | the container: wraps each module as its parameters ask |
-//! | [`OtttLifNode`], [`SlttLifNode`], [`NdotLifNode`] | the neurons, one for each rule |
+//! | [`OtttLifNode`], [`SlttLifNode`], [`NdotLifNode`] | the neurons, one for each rule; [`Rule`] for your own |
 //! | [`Feedback`] | connections that come back a step later: recurrent layers, VGG-F |
 //! | [`Residual`] | skip connections |
 //! | [`surrogate`] | derivatives of the spike, and the trait for your own |
@@ -20,11 +20,14 @@
 //! | [`train`] | the online loops, loss, schedule, evaluation, accuracy |
 //! | [`Monitor`] | firing rates, membranes, gradients of a network that runs |
 //! | [`Function`] | a custom differentiable function in Rust |
+//! | [`setting`] | device, precision, random state, and the switches of the fast paths |
 //! | [`data`] | real images (feature `data`) |
 //! | [`distributed`] | many processes (feature `distributed`) |
 //!
-//! [`Layer`] and [`OnlineModule`] are the two traits to implement for modules of your own. Every
-//! fallible call returns [`Result`]; the message names the layer, the shapes and the fix.
+//! A module of your own is a [`Part`], which says what it is, and beyond that does one thing: a [`Layer`] maps a tensor
+//! to a tensor, an [`OnlineModule`] a signal to a signal, and a [`Rule`] makes a neuron's trace. Bring `Part` into scope
+//! to call `parameters()`, `reset()` and what else all of them have. Every fallible call returns [`Result`]; the message
+//! names the layer, the shapes and the fix.
 //!
 //! The README has an example, the table from Python to Rust, and how libtorch is found.
 #![warn(unreachable_pub)]

@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 /// How [`ShardedSampler`] goes through a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardedSamplerConfig {
-    /// Samples a batch, over all processes together; 64.
+    /// Samples a batch, over all processes together. Default: 64.
     pub batch: i64,
-    /// The number that all orders follow from, the same on all processes; 0.
+    /// The number that all orders follow from, the same on all processes. Default: 0.
     pub seed: u64,
-    /// Whether each epoch has an order of its own; true. Else samples come as they are.
+    /// Whether each epoch has an order of its own; else samples come as they are. Default: true.
     pub shuffle: bool,
 }
 

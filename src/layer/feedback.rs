@@ -120,7 +120,7 @@ impl Part for Feedback {
     }
 
     fn properties(&self) -> Properties {
-        let cuts = self.connection.plan.cuts() && self.block.plan.cuts();
+        let cuts = self.connection.plan.cuts && self.block.plan.cuts;
         Properties { cuts, ..Properties::default().any_layout() }
     }
 }

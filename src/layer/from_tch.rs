@@ -22,39 +22,39 @@ fn forward(module: &(impl ModuleT + Part + ?Sized), x: &Tensor, train: bool) -> 
     catch_panic(Named(|| module.name()), || module.forward_t(x, train))
 }
 
-impl Part for nn::Linear {
-    fn name(&self) -> String {
-        format!("Linear({} -> {})", self.ws.size()[1], self.ws.size()[0])
-    }
+/// Modules with a weight that is always there.
+macro_rules! weighted {
+    ($([$($generic:tt)*] $module:ty, $properties:expr, |$size:ident| $name:expr;)*) => {$(
+        impl<$($generic)*> Part for $module {
+            fn name(&self) -> String {
+                let $size = self.ws.size();
+                $name
+            }
 
-    fn variables(&self) -> Vec<Variable> {
-        weight_and_bias(Some(&self.ws), self.bs.as_ref())
-    }
+            fn variables(&self) -> Vec<Variable> {
+                weight_and_bias(Some(&self.ws), self.bs.as_ref())
+            }
 
-    fn properties(&self) -> Properties {
-        Properties::default().affine().any_layout()
-    }
+            fn properties(&self) -> Properties {
+                $properties
+            }
+        }
+    )*};
+}
+
+weighted! {
+    [] nn::Linear, Properties::default().affine().any_layout(),
+        |size| format!("Linear({} -> {})", size[1], size[0]);
+    [ND: Debug + Send] nn::Conv<ND>, Properties::default().affine().channels_last(),
+        |size| format!("Conv{}d({} -> {}, {:?})", size.len() - 2, size[1], size[0], &size[2..]);
+    [ND: Debug + Send] nn::ConvTransposeND<ND>, Properties::default().affine(),
+        |size| format!("ConvTranspose{}d({} -> {}, {:?})", size.len() - 2, size[0], size[1], &size[2..]);
 }
 
 impl Layer for nn::Linear {
     fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
         expect_features(Named(|| self.name()), x, &self.ws)?;
         Ok(x.f_linear(&self.ws, self.bs.as_ref())?)
-    }
-}
-
-impl<ND: Debug + Send> Part for nn::Conv<ND> {
-    fn name(&self) -> String {
-        let size = self.ws.size();
-        format!("Conv{}d({} -> {}, {:?})", size.len() - 2, size[1], size[0], &size[2..])
-    }
-
-    fn variables(&self) -> Vec<Variable> {
-        weight_and_bias(Some(&self.ws), self.bs.as_ref())
-    }
-
-    fn properties(&self) -> Properties {
-        Properties::default().affine().channels_last()
     }
 }
 
@@ -65,21 +65,6 @@ where
     fn forward(&mut self, x: &Tensor, train: bool) -> Result<Tensor> {
         expect_convolvable(Named(|| self.name()), x, &self.ws, None)?;
         forward(self, x, train)
-    }
-}
-
-impl<ND: Debug + Send> Part for nn::ConvTransposeND<ND> {
-    fn name(&self) -> String {
-        let size = self.ws.size();
-        format!("ConvTranspose{}d({} -> {}, {:?})", size.len() - 2, size[0], size[1], &size[2..])
-    }
-
-    fn variables(&self) -> Vec<Variable> {
-        weight_and_bias(Some(&self.ws), self.bs.as_ref())
-    }
-
-    fn properties(&self) -> Properties {
-        Properties::default().affine()
     }
 }
 

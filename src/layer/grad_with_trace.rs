@@ -3,7 +3,7 @@
 use super::online::pass_through;
 use super::plan::Plan;
 use crate::error::Result;
-use crate::module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
+use crate::module::{said_by, Layer, OnlineModule, Part, Pass, Properties, Wrapper};
 use crate::signal::Signal;
 
 /// Wraps a weighted layer f for OTTT.
@@ -49,7 +49,7 @@ pub struct GradWithTrace<M> {
 impl<M: Layer> GradWithTrace<M> {
     /// Wraps `module`.
     pub fn new(mut module: M) -> Self {
-        let plan = Plan::of_layer(&mut module).wrapped(Wrapper::GradWithTrace);
+        let plan = Plan { wrapper: Wrapper::GradWithTrace, ..Plan::of_layer(&mut module) };
         Self { module, plan }
     }
 
@@ -60,17 +60,7 @@ impl<M: Layer> GradWithTrace<M> {
 }
 
 impl<M: Layer> Part for GradWithTrace<M> {
-    fn name(&self) -> String {
-        self.module.name()
-    }
-
-    fn variables(&self) -> Vec<Variable> {
-        self.module.variables()
-    }
-
-    fn memories(&mut self) -> Vec<&mut Memory> {
-        self.module.memories()
-    }
+    said_by!(self => self.module);
 
     fn properties(&self) -> Properties {
         self.plan.by_hand()

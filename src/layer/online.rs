@@ -36,17 +36,17 @@ pub(super) fn pass_through(
     expect_time_steps(Named(|| layer.name()), pass.time_steps)?;
     match x {
         // One step stands for all of them.
-        Signal::Constant(x) if plan.keeps_constant() => {
-            Ok(Signal::Constant(forward(layer, plan.is_affine(), x, &pass.steps(1))?))
+        Signal::Constant(x) if plan.keeps_constant => {
+            Ok(Signal::Constant(forward(layer, plan.is_affine, x, &pass.steps(1))?))
         }
-        _ if pass.time_steps > 1 && !plan.takes_steps() => Err(Error::SeveralSteps { module: layer.name() }),
+        _ if pass.time_steps > 1 && !plan.takes_steps => Err(Error::SeveralSteps { module: layer.name() }),
         Signal::Constant(_) => pass_through(layer, plan, &x.shallow_clone().spread(pass.time_steps)?, pass),
-        Signal::Dense(x) => Ok(Signal::Dense(forward(layer, plan.is_affine(), x, pass)?)),
+        Signal::Dense(x) => Ok(Signal::Dense(forward(layer, plan.is_affine, x, pass)?)),
         Signal::SpikeTrace { spike, trace } => {
             expect_like("the trace", trace, "the spike", spike)?;
             match plan.wrapper {
                 Wrapper::GradWithTrace => {
-                    Ok(Signal::Dense(grad_with_trace(layer, plan.is_affine(), spike, trace, pass)?))
+                    Ok(Signal::Dense(grad_with_trace(layer, plan.is_affine, spike, trace, pass)?))
                 }
                 _ => spike_trace_op(layer, spike, trace, pass),
             }

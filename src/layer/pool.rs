@@ -12,9 +12,9 @@ use crate::module::{Layer, Part, Properties};
 pub struct PoolConfig {
     /// Distance between windows; the kernel's size if not given.
     pub stride: Option<i64>,
-    /// Rows and columns added on each side; 0.
+    /// Rows and columns added on each side. Default: 0.
     pub padding: i64,
-    /// Whether a last, smaller window counts; false.
+    /// Whether a last, smaller window counts. Default: false.
     pub ceil_mode: bool,
 }
 
@@ -57,74 +57,59 @@ impl Window {
     }
 }
 
-/// The mean of each window.
-///
-/// # Shapes
-/// `[N, C, H, W]` or `[C, H, W]`; H becomes floor((H + 2 padding - ksize) / stride) + 1, and W likewise.
-#[derive(Debug, Clone, Copy)]
-pub struct AvgPool2d(Window);
+/// Both are windows, from each of which `|x, window| ...` makes one number.
+macro_rules! pools {
+    ($($(#[$doc:meta])* $pool:ident |$x:ident, $window:pat_param| $pooled:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $pool(Window);
 
-impl AvgPool2d {
-    /// Square windows of `ksize`.
+        impl $pool {
+            /// Square windows of `ksize`.
+            ///
+            /// # Errors
+            /// When the window's size, stride or padding is out of range.
+            pub fn new(ksize: i64, config: PoolConfig) -> Result<Self> {
+                Window::new(stringify!($pool), ksize, config).map(Self)
+            }
+        }
+
+        impl Part for $pool {
+            fn name(&self) -> String {
+                format!("{}({})", stringify!($pool), self.0.ksize)
+            }
+
+            fn properties(&self) -> Properties {
+                Properties::default().samplewise().any_layout()
+            }
+        }
+
+        impl Layer for $pool {
+            fn forward(&mut self, $x: &Tensor, _train: bool) -> Result<Tensor> {
+                self.0.check(stringify!($pool), $x)?;
+                let $window = self.0;
+                Ok($pooled?)
+            }
+        }
+    )*};
+}
+
+pools! {
+    /// The mean of each window.
     ///
-    /// # Errors
-    /// When the window's size, stride or padding is out of range.
-    pub fn new(ksize: i64, config: PoolConfig) -> Result<Self> {
-        Window::new("AvgPool2d", ksize, config).map(Self)
-    }
-}
+    /// # Shapes
+    /// `[N, C, H, W]` or `[C, H, W]`; H becomes floor((H + 2 padding - ksize) / stride) + 1, and W likewise.
+    AvgPool2d |x, Window { ksize, stride, padding, ceil_mode }| {
+        x.f_avg_pool2d([ksize; 2], [stride; 2], [padding; 2], ceil_mode, true, None)
+    };
 
-impl Part for AvgPool2d {
-    fn name(&self) -> String {
-        format!("AvgPool2d({})", self.0.ksize)
-    }
-
-    fn properties(&self) -> Properties {
-        Properties::default().samplewise().any_layout()
-    }
-}
-
-impl Layer for AvgPool2d {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        self.0.check("AvgPool2d", x)?;
-        let Window { ksize, stride, padding, ceil_mode } = self.0;
-        Ok(x.f_avg_pool2d([ksize; 2], [stride; 2], [padding; 2], ceil_mode, true, None)?)
-    }
-}
-
-/// The largest value of each window.
-///
-/// # Shapes
-/// As [`AvgPool2d`].
-#[derive(Debug, Clone, Copy)]
-pub struct MaxPool2d(Window);
-
-impl MaxPool2d {
-    /// Square windows of `ksize`.
+    /// The largest value of each window.
     ///
-    /// # Errors
-    /// When the window's size, stride or padding is out of range.
-    pub fn new(ksize: i64, config: PoolConfig) -> Result<Self> {
-        Window::new("MaxPool2d", ksize, config).map(Self)
-    }
-}
-
-impl Part for MaxPool2d {
-    fn name(&self) -> String {
-        format!("MaxPool2d({})", self.0.ksize)
-    }
-
-    fn properties(&self) -> Properties {
-        Properties::default().samplewise().any_layout()
-    }
-}
-
-impl Layer for MaxPool2d {
-    fn forward(&mut self, x: &Tensor, _train: bool) -> Result<Tensor> {
-        self.0.check("MaxPool2d", x)?;
-        let Window { ksize, stride, padding, ceil_mode } = self.0;
-        Ok(x.f_max_pool2d([ksize; 2], [stride; 2], [padding; 2], [1, 1], ceil_mode)?)
-    }
+    /// # Shapes
+    /// As [`AvgPool2d`].
+    MaxPool2d |x, Window { ksize, stride, padding, ceil_mode }| {
+        x.f_max_pool2d([ksize; 2], [stride; 2], [padding; 2], [1, 1], ceil_mode)
+    };
 }
 
 /// The mean of windows chosen so that the output has a given height and width.

@@ -77,7 +77,7 @@ impl Part for Residual {
     }
 
     fn properties(&self) -> Properties {
-        let cuts = self.block.plan.cuts() && self.shortcut.as_ref().is_none_or(|slot| slot.plan.cuts());
+        let cuts = self.block.plan.cuts && self.shortcut.as_ref().is_none_or(|slot| slot.plan.cuts);
         Properties { cuts, ..Properties::default().any_layout().steps_at_once() }
     }
 }

@@ -85,7 +85,7 @@ impl OtttSequential {
 
     pub(crate) fn push(mut self, name: String, module: impl OnlineModule + 'static) -> Self {
         let slot = Slot::new(name, Box::new(module));
-        if self.head == self.slots.len() && slot.plan.keeps_constant() {
+        if self.head == self.slots.len() && slot.plan.keeps_constant {
             self.head += 1;
         }
         self.slots.push(slot);
@@ -102,7 +102,7 @@ impl OtttSequential {
         self.slots.is_empty()
     }
 
-    /// [`step`](OnlineModule::step), with the signal behind each module shown to `inspect`.
+    /// [`step`](OnlineModule::step), with the signal after each module shown to `inspect`.
     pub fn step_inspected(
         &mut self,
         x: &Signal,
@@ -125,7 +125,7 @@ impl OtttSequential {
         let folds = inspect.is_none() && fast_paths().fused_neuron;
         let mut i = begin;
         while let Some(slot) = self.slots.get(i) {
-            if !slot.plan.takes_constant() {
+            if !slot.plan.takes_constant {
                 signal = spread(signal, pass)?;
             }
             let factor = if folds { self.folded(i) } else { None };
@@ -142,7 +142,7 @@ impl OtttSequential {
     /// What the module multiplies its output by in the place of the next one, which is left out then.
     fn folded(&self, i: usize) -> Option<f64> {
         let next = self.slots.get(i + 1)?;
-        next.plan.factor().filter(|_| self.slots[i].plan.multiplies())
+        next.plan.factor.filter(|_| self.slots[i].plan.multiplies)
     }
 
     /// What the head makes of a constant `x`.
@@ -162,7 +162,7 @@ impl OtttSequential {
     }
 }
 
-/// Is shown the signal behind each module.
+/// Is shown the signal after each module.
 type Inspect<'a> = &'a mut dyn FnMut(usize, &dyn OnlineModule, &Signal);
 
 /// A constant as `[time_steps * N, ...]`. A held one goes out as a copy: whoever gets it may change it in place, and it is
@@ -195,7 +195,7 @@ impl Part for OtttSequential {
     }
 
     fn properties(&self) -> Properties {
-        let cuts = self.slots.iter().all(|slot| slot.plan.cuts());
+        let cuts = self.slots.iter().all(|slot| slot.plan.cuts);
         Properties { takes_constant: true, cuts, ..Properties::default().any_layout().steps_at_once() }
     }
 }
@@ -241,10 +241,10 @@ impl OtttSequential {
     fn decided(&self, i: usize) -> String {
         let plan = &self.slots[i].plan;
         let decided = [
-            (plan.is_affine() && plan.wrapper == Wrapper::GradWithTrace, "one pass"),
+            (plan.is_affine && plan.wrapper == Wrapper::GradWithTrace, "one pass"),
             (i > 0 && self.folded(i - 1).is_some(), "by the neuron"),
             (i < self.head, "a constant once"),
-            (!plan.takes_steps(), "step by step"),
+            (!plan.takes_steps, "step by step"),
         ];
         let words = decided.into_iter().filter_map(|(is_so, words)| is_so.then_some(words));
         words.collect::<Vec<_>>().join(", ")

@@ -8,7 +8,7 @@ use crate::module::{Layer, Part, Properties};
 
 /// Multiplies by a constant: y = scale x.
 ///
-/// The OTTT VGG networks multiply spikes by 2.74 behind each neuron.
+/// The OTTT VGG networks multiply spikes by 2.74 after each neuron.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale(pub f64);
 
@@ -32,9 +32,9 @@ impl Layer for Scale {
 /// Joins the dimensions `start_dim ..= end_dim` into one; by default all but the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flatten {
-    /// First dimension joined; 1. Negative counts from the end.
+    /// First dimension joined. Default: 1. Negative counts from the end.
     pub start_dim: i64,
-    /// Last dimension joined; -1.
+    /// Last dimension joined. Default: -1.
     pub end_dim: i64,
 }
 

@@ -29,10 +29,10 @@ impl Slot {
     pub(super) fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
         let Self { name, module, plan } = self;
         let result = guarded("step", || {
-            if pass.time_steps > 1 && !plan.takes_steps() {
+            if pass.time_steps > 1 && !plan.takes_steps {
                 return Err(Error::SeveralSteps { module: module.name() });
             }
-            let x = arranged(x, plan.layout())?;
+            let x = arranged(x, plan.layout)?;
             within(name, || match module.as_layer() {
                 Some(layer) => pass_through(layer, plan, &x, pass),
                 None => module.pass(&x, pass),

@@ -3,7 +3,7 @@
 use super::online::pass_through;
 use super::plan::Plan;
 use crate::error::Result;
-use crate::module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
+use crate::module::{said_by, Layer, OnlineModule, Part, Pass, Properties, Wrapper};
 use crate::signal::Signal;
 
 /// Wraps a layer f without weights for OTTT: pooling, dropout, scaling.
@@ -28,7 +28,7 @@ pub struct SpikeTraceOp<M> {
 impl<M: Layer> SpikeTraceOp<M> {
     /// Wraps `module`.
     pub fn new(mut module: M) -> Self {
-        let plan = Plan::of_layer(&mut module).wrapped(Wrapper::SpikeTraceOp);
+        let plan = Plan { wrapper: Wrapper::SpikeTraceOp, ..Plan::of_layer(&mut module) };
         Self { module, plan }
     }
 
@@ -39,17 +39,7 @@ impl<M: Layer> SpikeTraceOp<M> {
 }
 
 impl<M: Layer> Part for SpikeTraceOp<M> {
-    fn name(&self) -> String {
-        self.module.name()
-    }
-
-    fn variables(&self) -> Vec<Variable> {
-        self.module.variables()
-    }
-
-    fn memories(&mut self) -> Vec<&mut Memory> {
-        self.module.memories()
-    }
+    said_by!(self => self.module);
 
     fn properties(&self) -> Properties {
         self.plan.by_hand()

@@ -36,7 +36,7 @@ struct WsWeight {
 }
 
 impl WsWeight {
-    fn new(layer: &str, vs: &Path<'_>, size: &[i64], init: WsInit) -> Result<Self> {
+    fn new(layer: &str, vs: &Path<'_>, size: &[i64], init: WsLinearConfig) -> Result<Self> {
         // 0 where the product is too large for any memory.
         let fan_in = size[1..].iter().try_fold(1i64, |n, &dim| n.checked_mul(dim)).unwrap_or(0);
         if size[0] < 1 || fan_in < 2 {
@@ -78,23 +78,14 @@ impl WsWeight {
     }
 }
 
-/// What the weights are made with.
-struct WsInit {
-    bias: bool,
-    gain: bool,
-    eps: f64,
-    ws_init: Option<Init>,
-    bs_init: Option<Init>,
-}
-
 /// Options of [`ws_linear`].
 #[derive(Debug, Clone, Copy)]
 pub struct WsLinearConfig {
-    /// Whether there is a bias; true.
+    /// Whether there is a bias. Default: true.
     pub bias: bool,
-    /// Whether there is a learned gain an output; true.
+    /// Whether there is a learned gain per output. Default: true.
     pub gain: bool,
-    /// Added under the root; 1e-4.
+    /// Added under the root. Default: 1e-4.
     pub eps: f64,
     /// Of the weight; uniform in ±1/√fan_in if not given.
     pub ws_init: Option<Init>,
@@ -126,9 +117,7 @@ pub fn ws_linear<'a>(
     out_dim: i64,
     config: WsLinearConfig,
 ) -> Result<WsLinear> {
-    let WsLinearConfig { bias, gain, eps, ws_init, bs_init } = config;
-    let init = WsInit { bias, gain, eps, ws_init, bs_init };
-    WsWeight::new("WsLinear", vs.borrow(), &[out_dim, in_dim], init).map(WsLinear)
+    WsWeight::new("WsLinear", vs.borrow(), &[out_dim, in_dim], config).map(WsLinear)
 }
 
 impl WsLinear {
@@ -167,19 +156,19 @@ impl Layer for WsLinear {
 /// Options of [`ws_conv2d`].
 #[derive(Debug, Clone, Copy)]
 pub struct WsConv2dConfig {
-    /// Distance between windows; 1.
+    /// Distance between windows. Default: 1.
     pub stride: i64,
-    /// Zeros added on each side; 0.
+    /// Zeros added on each side. Default: 0.
     pub padding: i64,
-    /// Distance between a window's taps; 1.
+    /// Distance between a window's taps. Default: 1.
     pub dilation: i64,
-    /// Independent groups of channels; 1.
+    /// Independent groups of channels. Default: 1.
     pub groups: i64,
-    /// Whether there is a bias; true.
+    /// Whether there is a bias. Default: true.
     pub bias: bool,
-    /// Whether there is a learned gain a channel; true.
+    /// Whether there is a learned gain per channel. Default: true.
     pub gain: bool,
-    /// Added under the root; 1e-4.
+    /// Added under the root. Default: 1e-4.
     pub eps: f64,
     /// Of the weight; uniform in ±1/√fan_in if not given.
     pub ws_init: Option<Init>,
@@ -230,7 +219,7 @@ pub fn ws_conv2d<'a>(
         let expected = format!("a divisor of both {in_dim} and {out_dim}");
         return Err(Error::argument("WsConv2d's groups", &expected, groups));
     }
-    let init = WsInit { bias, gain, eps, ws_init, bs_init };
+    let init = WsLinearConfig { bias, gain, eps, ws_init, bs_init };
     let size = [out_dim, in_dim / groups, ksize, ksize];
     Ok(WsConv2d { weight: WsWeight::new("WsConv2d", vs.borrow(), &size, init)?, config })
 }

@@ -11,7 +11,7 @@ use crate::layer::{
     ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Flatten, MaxPool2d, OtttSequential, Scale,
     WsConv2dConfig, WsLinearConfig,
 };
-use crate::module::{Memory, OnlineModule, Part, Pass, Properties, Variable};
+use crate::module::{said_by, OnlineModule, Part, Pass, Properties};
 use crate::neuron::{NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, SlttLifConfig, SlttLifNode};
 use crate::signal::Signal;
 
@@ -21,7 +21,7 @@ const WS_SCALE: f64 = 2.74;
 /// One entry of a VGG's list of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VggStage {
-    /// A 3x3 convolution to so many channels, and a neuron behind it.
+    /// A 3x3 convolution to so many channels, and a neuron after it.
     Conv(i64),
     /// `"M"`: the largest of each 2x2 window.
     MaxPool,
@@ -53,7 +53,7 @@ pub struct VggArchitecture<'a> {
     pub classifier: VggClassifier,
 }
 
-/// The neuron behind each convolution.
+/// The neuron after each convolution.
 #[derive(Debug, Clone)]
 pub enum SpikingNeuron {
     /// Spikes with traces; [`OtttLifNode`].
@@ -81,12 +81,12 @@ pub struct OtttSpikingVggConfig {
     pub in_channels: i64,
     /// An OTTT node with its defaults.
     pub spiking_neuron: SpikingNeuron,
-    /// Probability of the dropout behind each neuron of the convolutions; 0, which leaves the layer out.
+    /// Probability of the dropout after each neuron of the convolutions; 0, which leaves the layer out.
     pub drop_rate: f64,
     /// Regions a side that the light classifier tells apart, 1. SpikingJelly meant to have it, and fails.
     pub fc_hw: i64,
     /// Whether weights are drawn as in the paper, convolutions by Kaiming and linear layers normal with
-    /// deviation 0.01, biases 0; true. Else as PyTorch's layers do: uniform in ±1/√fan_in.
+    /// deviation 0.01, biases 0; else as PyTorch's layers do, uniform in ±1/√fan_in. Default: true.
     pub init_weights: bool,
 }
 
@@ -187,7 +187,7 @@ impl OtttSpikingVgg {
         Ok(Self(last.net))
     }
 
-    /// [`step`](OnlineModule::step), with the signal behind each module shown to `inspect`.
+    /// [`step`](OnlineModule::step), with the signal after each module shown to `inspect`.
     pub fn step_inspected(
         &mut self,
         x: &Signal,
@@ -306,17 +306,7 @@ impl<'v> Section<'_, 'v> {
 
 /// All is the container's.
 impl Part for OtttSpikingVgg {
-    fn name(&self) -> String {
-        "OtttSpikingVgg".to_owned()
-    }
-
-    fn variables(&self) -> Vec<Variable> {
-        self.0.variables()
-    }
-
-    fn memories(&mut self) -> Vec<&mut Memory> {
-        self.0.memories()
-    }
+    said_by!(self => self.0);
 
     fn properties(&self) -> Properties {
         self.0.properties()

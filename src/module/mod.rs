@@ -15,6 +15,7 @@ pub use layer::Layer;
 pub(crate) use memory::laid_out_like;
 pub use memory::Memory;
 pub use online::OnlineModule;
+pub(crate) use part::said_by;
 pub use part::{Part, Role, Variable};
 pub use pass::Pass;
 pub use properties::Properties;

@@ -1,6 +1,7 @@
 //! Modules that run through time.
 
-use super::{Layer, Memory, Part, Pass, Properties, Variable};
+use super::part::said_by;
+use super::{Layer, Part, Pass, Properties};
 use crate::error::Result;
 use crate::signal::Signal;
 
@@ -31,17 +32,7 @@ pub trait OnlineModule: Part {
 }
 
 impl<M: OnlineModule + ?Sized> Part for Box<M> {
-    fn name(&self) -> String {
-        (**self).name()
-    }
-
-    fn variables(&self) -> Vec<Variable> {
-        (**self).variables()
-    }
-
-    fn memories(&mut self) -> Vec<&mut Memory> {
-        (**self).memories()
-    }
+    said_by!(self => (**self));
 
     fn properties(&self) -> Properties {
         (**self).properties()

@@ -97,3 +97,21 @@ fn short_type_name<T: ?Sized>() -> String {
     let name = name.split('<').next().unwrap_or(name);
     name.rsplit("::").next().unwrap_or(name).to_owned()
 }
+
+/// What a part around another one says as the other does.
+macro_rules! said_by {
+    ($self:ident => $part:expr) => {
+        fn name(&$self) -> String {
+            $part.name()
+        }
+
+        fn variables(&$self) -> Vec<$crate::module::Variable> {
+            $part.variables()
+        }
+
+        fn memories(&mut $self) -> Vec<&mut $crate::module::Memory> {
+            $part.memories()
+        }
+    };
+}
+pub(crate) use said_by;

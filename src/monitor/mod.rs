@@ -19,7 +19,7 @@ use tally::{number, Tally};
 /// Options of [`Monitor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonitorConfig {
-    /// Of how many calls of [`Monitor::watch`] one is recorded, the first being the first; 50.
+    /// Record one call of [`Monitor::watch`] in every `every`, starting with the first. Default: 50.
     pub every: u64,
 }
 
@@ -39,7 +39,7 @@ impl Default for MonitorConfig {
 /// | `rate` | share of the steps at which a neuron fired, mean of neurons and samples |
 /// | `silent` | share of the neurons that never fired, for no sample |
 /// | `saturated` | share of the neurons that always fired |
-/// | `v_mean`, `v_std`, `v_min`, `v_max` | of the potentials behind each step (with K steps a pass, behind each pass); NaN where one is none |
+/// | `v_mean`, `v_std`, `v_min`, `v_max` | of the potentials after each step (with K steps a pass, after each pass); NaN where one is none |
 ///
 /// and of each parameter `grad_norm`, the Euclidean norm of the gradient that is there afterwards. A layer is called
 /// by its path, `1.block.0`, as a parameter is. Where one path has several, neurons inside a module of your own or

@@ -1,4 +1,4 @@
-//! Spiking neurons, one file for each rule by which the weights behind them learn.
+//! Spiking neurons, one file for each rule by which the weights after them learn.
 
 mod dynamics;
 mod kernel;

@@ -1,4 +1,4 @@
-//! What the weights behind a neuron learn from.
+//! What the weights after a neuron learn from.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,7 @@ use super::dynamics::LifConfig;
 use crate::error::Result;
 use crate::module::Memory;
 
-/// A learning rule: which trace a LIF neuron sends beside its spikes, for the weights behind it to learn from.
+/// A learning rule: which trace a LIF neuron sends beside its spikes, for the weights after it to learn from.
 ///
 /// A [`LifNode`](crate::LifNode) does the rest: charge, fire and reset in one kernel, several time steps in one pass,
 /// state that belongs to nobody else, errors that name the neuron and leave its state as it was.

@@ -32,7 +32,7 @@ impl Default for SlttLifConfig {
 
 /// A LIF neuron for SLTT: [`OtttLifNode`](crate::OtttLifNode)'s dynamics, no trace.
 ///
-/// Weights behind it learn from the spike itself: OTTT with a trace that forgets at once.
+/// Weights after it learn from the spike itself: OTTT with a trace that forgets at once.
 ///
 /// # Shapes
 /// Any input, floating-point, fixed from the first step until [`reset`](crate::Part::reset). The output

@@ -28,78 +28,25 @@ pub(crate) trait Real:
     }
 }
 
-impl Real for f32 {
-    #[inline(always)]
-    fn of(value: f64) -> Self {
-        value as f32
-    }
-
-    #[inline(always)]
-    fn abs(self) -> Self {
-        self.abs()
-    }
-
-    #[inline(always)]
-    fn exp(self) -> Self {
-        exp_f32(self)
-    }
-
-    #[inline(always)]
-    fn ln(self) -> Self {
-        self.ln()
-    }
-
-    #[inline(always)]
-    fn cos(self) -> Self {
-        self.cos()
-    }
-
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-
-    #[inline(always)]
-    fn powf(self, exponent: Self) -> Self {
-        self.powf(exponent)
-    }
+/// The standard library's functions, by their own names; e^x in single precision is written below.
+macro_rules! reals {
+    ($($real:ty, exp $exp:path;)*) => {$(
+        #[rustfmt::skip]
+        impl Real for $real {
+            #[inline(always)] fn of(value: f64) -> Self { value as Self }
+            #[inline(always)] fn abs(self) -> Self { self.abs() }
+            #[inline(always)] fn exp(self) -> Self { $exp(self) }
+            #[inline(always)] fn ln(self) -> Self { self.ln() }
+            #[inline(always)] fn cos(self) -> Self { self.cos() }
+            #[inline(always)] fn sqrt(self) -> Self { self.sqrt() }
+            #[inline(always)] fn powf(self, exponent: Self) -> Self { self.powf(exponent) }
+        }
+    )*};
 }
 
-impl Real for f64 {
-    #[inline(always)]
-    fn of(value: f64) -> Self {
-        value
-    }
-
-    #[inline(always)]
-    fn abs(self) -> Self {
-        self.abs()
-    }
-
-    #[inline(always)]
-    fn exp(self) -> Self {
-        self.exp()
-    }
-
-    #[inline(always)]
-    fn ln(self) -> Self {
-        self.ln()
-    }
-
-    #[inline(always)]
-    fn cos(self) -> Self {
-        self.cos()
-    }
-
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-
-    #[inline(always)]
-    fn powf(self, exponent: Self) -> Self {
-        self.powf(exponent)
-    }
+reals! {
+    f32, exp exp_f32;
+    f64, exp f64::exp;
 }
 
 /// e^x within 3 units in the last place, without a branch, so that loops over it are vectorized.

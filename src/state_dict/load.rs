@@ -14,8 +14,8 @@ use crate::module::Variable;
 /// How [`StateDict::load_into`] loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadConfig {
-    /// Whether all names, shapes and kinds must fit; true. Otherwise what fits is loaded, converted to the
-    /// model's kind where that differs.
+    /// Whether all names, shapes and kinds must fit. Otherwise what fits is loaded, converted to the model's kind where
+    /// that differs. Default: true.
     pub strict: bool,
 }
 

@@ -20,7 +20,7 @@ use crate::error::{guarded, Result};
 pub use piecewise::{LeakyKReLU, LogTailedReLU, PiecewiseLeakyReLU, PiecewiseQuadratic, Rect, S2nn};
 pub(crate) use pointwise::Surrogated;
 #[doc(hidden)]
-pub use pointwise::{Pointwise, Share};
+pub use pointwise::{Piece, Pointwise};
 pub use smooth::{ATan, Erf, NonzeroSignLogAbs, PiecewiseExp, QPseudoSpike, Sigmoid, SoftSign, SuperSpike};
 pub use special::{DeterministicPass, FakeNumericalGradient, MultiLevelSpikeCount, SquarewaveFourierSeries};
 
@@ -169,15 +169,17 @@ macro_rules! surrogates {
 
         impl $name {
             #[inline(always)]
-            fn sweep<R: $crate::numeric::Real>(&self, over: &[R], grad: &[R], share: $crate::surrogate::Share<R>, out: &mut [R]) {
+            fn sweep<R: $crate::numeric::Real>(&self, piece: $crate::surrogate::Piece<'_, R>) {
                 let $q = *self;
+                let $crate::surrogate::Piece { over, grad, scale, divisor, out } = piece;
+                let (scale, divisor) = (R::of(scale), R::of(divisor));
                 $crate::ffi::vectorized_wide(
                     #[inline(always)]
                     move || {
                         for ((out, &$y), &grad) in out.iter_mut().zip(over).zip(grad) {
                             // One division: they are the slowest part.
                             let (numerator, denominator) = $k;
-                            *out = grad * share.scale * numerator / (denominator * share.divisor);
+                            *out = grad * scale * numerator / (denominator * divisor);
                         }
                     },
                 );
@@ -185,8 +187,12 @@ macro_rules! surrogates {
         }
 
         impl $crate::surrogate::Pointwise for $name {
-            fn single(&self, over: &[f32], grad: &[f32], share: $crate::surrogate::Share<f32>, out: &mut [f32]) {
-                self.sweep(over, grad, share, out);
+            fn single(&self, piece: $crate::surrogate::Piece<'_, f32>) {
+                self.sweep(piece);
+            }
+
+            fn double(&self, piece: $crate::surrogate::Piece<'_, f64>) {
+                self.sweep(piece);
             }
 
             fn cuda(&self) -> String {
@@ -194,9 +200,6 @@ macro_rules! surrogates {
                 $code
             }
 
-            fn double(&self, over: &[f64], grad: &[f64], share: $crate::surrogate::Share<f64>, out: &mut [f64]) {
-                self.sweep(over, grad, share, out);
-            }
         }
     )*};
 }

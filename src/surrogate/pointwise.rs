@@ -2,60 +2,46 @@
 
 use crate::numeric::Real;
 
-/// A surrogate's gradient in one sweep: out = grad scale h(over) / divisor. Made by `surrogates!`.
+/// A surrogate's gradient in one sweep. Made by `surrogates!`.
 pub trait Pointwise: Send + Sync {
     /// In single precision.
-    fn single(&self, over: &[f32], grad: &[f32], share: Share<f32>, out: &mut [f32]);
+    fn single(&self, piece: Piece<'_, f32>);
 
     /// In double precision.
-    fn double(&self, over: &[f64], grad: &[f64], share: Share<f64>, out: &mut [f64]);
+    fn double(&self, piece: Piece<'_, f64>);
 
     /// The derivative as CUDA C++ that sets `T h` from `T x` and its magnitude `T m`.
     fn cuda(&self) -> String;
 }
 
-/// What stands beside the derivative in a neuron's gradient.
-#[derive(Debug, Clone, Copy)]
-pub struct Share<R> {
+/// A piece of a neuron's gradient: out = grad scale h(over) / divisor.
+pub struct Piece<'a, R> {
+    /// How far the potential was over the threshold.
+    pub over: &'a [R],
+    /// The spike's gradient.
+    pub grad: &'a [R],
     /// Of the spikes on their way out.
-    pub scale: R,
+    pub scale: f64,
     /// Of the input's share in the charge.
-    pub divisor: R,
+    pub divisor: f64,
+    /// The potential's gradient.
+    pub out: &'a mut [R],
 }
 
 /// A number that surrogates compute with.
 pub(crate) trait Surrogated: Real {
-    /// out = grad scale h(over) / divisor.
-    fn sweep_with(
-        surrogate: &dyn Pointwise,
-        over: &[Self],
-        grad: &[Self],
-        share: Share<f64>,
-        out: &mut [Self],
-    );
+    /// Computes one piece.
+    fn sweep_with(surrogate: &dyn Pointwise, piece: Piece<'_, Self>);
 }
 
 impl Surrogated for f32 {
-    fn sweep_with(
-        surrogate: &dyn Pointwise,
-        over: &[Self],
-        grad: &[Self],
-        share: Share<f64>,
-        out: &mut [Self],
-    ) {
-        let Share { scale, divisor } = share;
-        surrogate.single(over, grad, Share { scale: scale as f32, divisor: divisor as f32 }, out);
+    fn sweep_with(surrogate: &dyn Pointwise, piece: Piece<'_, Self>) {
+        surrogate.single(piece);
     }
 }
 
 impl Surrogated for f64 {
-    fn sweep_with(
-        surrogate: &dyn Pointwise,
-        over: &[Self],
-        grad: &[Self],
-        share: Share<f64>,
-        out: &mut [Self],
-    ) {
-        surrogate.double(over, grad, share, out);
+    fn sweep_with(surrogate: &dyn Pointwise, piece: Piece<'_, Self>) {
+        surrogate.double(piece);
     }
 }

@@ -13,15 +13,15 @@ use crate::state_dict::StateDict;
 /// Options of [`Adam`], with PyTorch's names and defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamConfig {
-    /// Learning rate; 1e-3.
+    /// Learning rate. Default: 1e-3.
     pub lr: f64,
     /// Decay of the averages of gradient and squared gradient; 0.9 and 0.999.
     pub betas: (f64, f64),
-    /// Added to the root of the squared average; 1e-8.
+    /// Added to the root of the squared average. Default: 1e-8.
     pub eps: f64,
-    /// Pull of the parameters towards 0; 0.
+    /// Pull of the parameters towards 0. Default: 0.
     pub weight_decay: f64,
-    /// Whether that pull acts on the parameters themselves, which is AdamW, instead of on the gradient; false.
+    /// Whether that pull acts on the parameters themselves, which is AdamW, instead of on the gradient. Default: false.
     pub decoupled_weight_decay: bool,
 }
 

@@ -7,7 +7,7 @@ use super::Optimizer;
 use crate::error::Result;
 use crate::module::{OnlineModule, Pass};
 
-/// Trains `net` on one batch of sequences by backpropagation through time: the exact gradient, once behind the
+/// Trains `net` on one batch of sequences by backpropagation through time: the exact gradient, once after the
 /// sequence, at the price of memory that grows with T.
 ///
 /// The same network as for [`ottt_online_training`](super::ottt_online_training); its neurons hand the graph of
@@ -18,7 +18,7 @@ use crate::module::{OnlineModule, Pass};
 /// As for [`ottt_online_training`](super::ottt_online_training).
 ///
 /// # Errors
-/// As there. The network's state is cut from the graph behind the sequence.
+/// As there. The network's state is cut from the graph after the sequence.
 ///
 /// # Source
 /// Neftci et al., arXiv 1901.09948.

@@ -12,7 +12,7 @@ use crate::module::{OnlineModule, Pass};
 pub enum Update {
     /// After every time step: OTTT_O, the online case.
     EveryStep,
-    /// Once behind the sequence, by the accumulated gradient: OTTT_A.
+    /// Once after the sequence, by the accumulated gradient: OTTT_A.
     EndOfSequence,
 }
 

@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 /// Options of [`CosineSchedule`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CosineConfig {
-    /// The highest learning rate; 0.1.
+    /// The highest learning rate. Default: 0.1.
     pub lr: f64,
-    /// The last learning rate; 0.
+    /// The last learning rate. Default: 0.
     pub min_lr: f64,
-    /// Steps until the highest learning rate is reached; 0.
+    /// Steps until the highest learning rate is reached. Default: 0.
     pub warm_up: u64,
-    /// Steps in all, warm-up included; 100.
+    /// Steps in all, warm-up included. Default: 100.
     pub steps: u64,
 }
 
@@ -84,33 +84,5 @@ impl CosineSchedule {
         }
         let done = (t - warm_up) as f64 / (steps - warm_up) as f64;
         min_lr + (lr - min_lr) * (1.0 + (PI * done.min(1.0)).cos()) / 2.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_rises_to_the_height_and_falls_to_the_end() {
-        let config = CosineConfig { lr: 0.8, min_lr: 0.2, warm_up: 3, steps: 13 };
-        let schedule = CosineSchedule::new(config).unwrap();
-        let rates: Vec<f64> = (0..20).map(|t| schedule.lr(t)).collect();
-        let expected = [0.2, 0.4, 0.6, 0.8];
-        assert!(rates.iter().zip(expected).all(|(rate, expected)| (rate - expected).abs() < 1e-15));
-        assert!((rates[8] - 0.5).abs() < 1e-15, "half way it is in the middle");
-        assert!(rates[3..=13].windows(2).all(|pair| pair[1] < pair[0]));
-        assert!(rates[13..].iter().all(|&rate| rate == 0.2));
-    }
-
-    #[test]
-    fn a_schedule_without_steps_or_with_a_wrong_rate_is_an_error() {
-        let error = |config| CosineSchedule::new(config).unwrap_err().to_string();
-        let all_up = error(CosineConfig { warm_up: 5, steps: 5, ..Default::default() });
-        assert_eq!(all_up, "CosineSchedule's warm_up is 5, expected below 5, the count of all steps");
-        assert!(error(CosineConfig { lr: f64::NAN, ..Default::default() }).contains("lr is NaN"));
-        assert!(error(CosineConfig { min_lr: -1.0, ..Default::default() }).contains("min_lr is -1"));
-        let upwards = error(CosineConfig { lr: 0.1, min_lr: 0.2, ..Default::default() });
-        assert_eq!(upwards, "CosineSchedule's min_lr is 0.2, expected at most lr, 0.1");
     }
 }

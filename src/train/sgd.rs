@@ -13,15 +13,15 @@ use crate::state_dict::StateDict;
 /// Options of [`Sgd`], with PyTorch's names and defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdConfig {
-    /// Learning rate; 1e-3.
+    /// Learning rate. Default: 1e-3.
     pub lr: f64,
-    /// Share of the last move that is kept; 0.
+    /// Share of the last move that is kept. Default: 0.
     pub momentum: f64,
-    /// Share of the gradient that does not enter the momentum; 0.
+    /// Share of the gradient that does not enter the momentum. Default: 0.
     pub dampening: f64,
-    /// Pull of the parameters towards 0, as part of the gradient; 0.
+    /// Pull of the parameters towards 0, as part of the gradient. Default: 0.
     pub weight_decay: f64,
-    /// Whether the momentum looks one move ahead; false.
+    /// Whether the momentum looks one move ahead. Default: false.
     pub nesterov: bool,
 }
 

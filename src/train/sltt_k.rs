@@ -9,7 +9,7 @@ use crate::module::{OnlineModule, Pass};
 
 /// Trains `net` on one batch of sequences with backward at `k` of its T steps, drawn anew each time.
 ///
-/// All steps run forward; loss and backward are those of the drawn steps D alone, and the weights move once behind
+/// All steps run forward; loss and backward are those of the drawn steps D alone, and the weights move once after
 /// the sequence. Backward costs k steps, however long the sequence.
 ///
 /// ```text

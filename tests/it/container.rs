@@ -7,8 +7,8 @@ use rstest::rstest;
 use spiketrace::train::{ottt_online_training, repeat_over_time, Update};
 use spiketrace::{
     with_parameters, ws_conv2d, ws_linear, AvgPool2d, Dropout, Flatten, GradWithTrace, Identity, Layer,
-    Memory, OnlineModule, OtttLifNode, OtttSequential, Part, Pass, Residual, Result, Scale, Signal,
-    SlttLifNode, SpikeTraceOp, Variable,
+    Memory, OnlineModule, OtttLifNode, OtttSequential, Part, Pass, Result, Scale, Signal, SlttLifNode,
+    SpikeTraceOp, Variable,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -226,21 +226,6 @@ fn parameters_carry_pytorchs_names() {
     let vs = VarStore::new(Device::Cpu);
     let names: Vec<String> = six(&vs, true).parameters().into_iter().map(|p| p.name).collect();
     assert_eq!(names, ["0.weight", "0.bias", "1.1.1.weight", "1.1.1.bias", "2.weight", "2.bias"]);
-}
-
-#[test]
-fn a_skip_connection_says_what_cannot_be_added() {
-    let vs = VarStore::new(Device::Cpu);
-    let x: Signal = Tensor::ones([2, 4], FLOAT).into();
-    let spikes = OtttSequential::new().add(linear(&vs, 0, 4, 4)).add(ottt());
-    let error = Residual::new(spikes).step(&x, true).unwrap_err().to_string();
-    assert!(error.starts_with("what Residual's block gives is a spike with its trace"), "{error}");
-    let error = Residual::new(linear(&vs, 1, 4, 3)).step(&x, true).unwrap_err().to_string();
-    assert!(error.starts_with("Residual's shortcut has shape [2, 4], expected [2, 3]; give it"), "{error}");
-    let mut net =
-        OtttSequential::new().add(Residual::with_shortcut(linear(&vs, 2, 4, 3), linear(&vs, 3, 5, 3)));
-    let error = net.step(&x, true).unwrap_err().to_string();
-    assert!(error.contains("layer shortcut: Linear(5 -> 3)'s input has shape [2, 4]"), "{error}");
 }
 
 #[test]

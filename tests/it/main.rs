@@ -7,6 +7,7 @@ mod common;
 mod container;
 #[cfg(all(feature = "distributed", unix))]
 mod distributed;
+mod dropout;
 mod errors;
 mod feedback;
 #[cfg(unix)]
@@ -17,6 +18,7 @@ mod held_weights;
 mod hostile_files;
 mod house;
 mod layout;
+mod measures;
 mod memory;
 mod monitor;
 mod neuron_state;

@@ -78,3 +78,18 @@ fn a_step_in_evaluation_allocates_nothing_of_its_own() {
     let allocated = allocation_counter::measure(|| (0..10).for_each(|_| drop(net.step(&x, false).unwrap())));
     assert_eq!(allocated.count_total, 0);
 }
+
+/// A program that uses tch's modules imports these.
+#[test]
+fn tchs_traits_beside_ours_leave_no_call_ambiguous() {
+    use tch::nn::{Module, ModuleT};
+    let vs = VarStore::new(Device::Cpu);
+    let (mut plain, x) = (nn::linear(vs.root() / 0, 4, 2, Default::default()), Tensor::rand([3, 4], FLOAT));
+    let sequence = nn::seq().add(nn::linear(vs.root() / 1, 4, 2, Default::default()));
+    let norm = nn::batch_norm1d(vs.root() / 2, 4, Default::default());
+    assert_eq!(plain.forward(&x), plain.forward_t(&x, true));
+    assert_eq!((norm.forward_t(&x, false).size(), sequence.forward(&x).size()), (vec![3, 4], vec![3, 2]));
+    let ours = plain.step(&(&x).into(), true).unwrap().into_value();
+    assert_eq!((plain.name(), ours), ("Linear(4 -> 2)".to_owned(), plain.forward(&x)));
+    assert_eq!(Layer::forward(&mut plain, &x, true).unwrap(), plain.forward(&x));
+}

@@ -17,7 +17,7 @@ use crate::ffi::{elements, grad_enabled, is_dense, shape, strides, sweep, vector
 use crate::module::{laid_out_like, Memory};
 use crate::neuron::dynamics::LifConfig;
 use crate::numeric::Real;
-use crate::surrogate::{Share, Surrogate, Surrogated};
+use crate::surrogate::{Piece, Surrogate, Surrogated};
 
 pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
     match request.x.f_kind()? {
@@ -84,11 +84,8 @@ fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: Option<&mut
     }
 
     let Some(over) = over else { return Ok(Spikes { spike, trace: traces }) };
-    let back = Back {
-        surrogate: config.surrogate.clone(),
-        share: Share { scale: pass.factor, divisor: config.divisor() },
-        repeats,
-    };
+    let back =
+        Back { surrogate: config.surrogate.clone(), scale: pass.factor, divisor: config.divisor(), repeats };
     Ok(Spikes { spike: fired(x, spike, over, move |over, grad| back.run(over, grad))?, trace: traces })
 }
 
@@ -218,7 +215,8 @@ impl<R: Real> Cell<R> {
 /// The gradient of x, in one sweep.
 struct Back {
     surrogate: Arc<dyn Surrogate>,
-    share: Share<f64>,
+    scale: f64,
+    divisor: f64,
     /// Steps that saw the same input.
     repeats: i64,
 }
@@ -238,14 +236,19 @@ impl Back {
         let pointwise =
             pointwise.ok_or_else(|| Error::Gradient("the surrogate lost its arithmetic".into()))?;
         let grad = laid_out_like(over, grad)?;
+        let &Self { scale, divisor, .. } = self;
         sweep([Some(out)], [Some(over), Some(&grad)], |[mut out], [over, grad]| {
+            let run = |k: usize, out: &mut [R]| {
+                let (over, grad) = (over.row(k), grad.row(k));
+                R::sweep_with(pointwise, Piece { over, grad, scale, divisor, out });
+            };
             let out = out.row(0);
-            R::sweep_with(pointwise, over.row(0), grad.row(0), self.share, out);
+            run(0, out);
             // An input of several steps gets the sum of their gradients.
             let mut more = [R::of(0.0); PIECE];
             for k in 1..self.repeats as usize {
                 let more = &mut more[..out.len()];
-                R::sweep_with(pointwise, over.row(k), grad.row(k), self.share, more);
+                run(k, more);
                 out.iter_mut().zip(more).for_each(|(out, more)| *out = *out + *more);
             }
         })

@@ -6,7 +6,7 @@ use spiketrace::model::*;
 use spiketrace::train::{
     bptt_training, ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Update,
 };
-use spiketrace::{OnlineModule, OtttLifConfig, Part, Signal, SlttLifConfig};
+use spiketrace::{OnlineModule, OtttLifConfig, Part, Signal, SlttLifConfig, Variable};
 use tch::nn::{OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -215,4 +215,35 @@ fn an_impossible_network_is_refused(
     let error = OtttSpikingVgg::new(vs.root(), architecture, config).unwrap_err();
     assert_eq!(error.to_string(), sentence);
     assert!(vs.is_empty(), "nothing was made");
+}
+
+#[test]
+fn each_weight_of_either_classifier_finds_its_place() {
+    let places = [
+        (VggClassifier::Light, vec![("classifier.0.op", "classifier.2")]),
+        (
+            VggClassifier::Heavy { hidden: 2 },
+            vec![
+                ("classifier.0.op", "classifier.2"),
+                ("classifier.4.op", "classifier.6"),
+                ("classifier.8.op", "classifier.10"),
+            ],
+        ),
+    ];
+    for (classifier, places) in places {
+        let vs = VarStore::new(Device::Cpu);
+        let cfg = &[VggStage::Conv(2), VggStage::AvgPool, VggStage::Conv(2)];
+        let architecture = VggArchitecture { cfg, weight_standardization: true, classifier };
+        let config = OtttSpikingVggConfig { num_classes: 3, ..Default::default() };
+        let net = OtttSpikingVgg::new(vs.root(), architecture, config).unwrap();
+        let places: Vec<_> = places.into_iter().chain([("features.4.op", "features.4")]).collect();
+        for Variable { name, .. } in net.parameters() {
+            let theirs = places.iter().find_map(|(theirs, ours)| {
+                Some(format!("{theirs}{}", name.strip_prefix(ours).filter(|rest| rest.starts_with('.'))?))
+            });
+            let theirs = theirs.unwrap_or_else(|| name.clone());
+            assert_eq!(from_ottt_snn(&theirs), name);
+            assert_eq!(from_ottt_snn(&name), name, "names of ours stay");
+        }
+    }
 }

@@ -9,11 +9,12 @@ use spiketrace::{
     OtttSequential, Part, Residual, Signal, SlttLifConfig, SlttLifNode, WsConv2dConfig,
 };
 use tch::nn::{self, OptimizerConfig, VarStore};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::all_agree;
 use super::fixture::Case;
 use super::layers::var_store;
+use crate::common::FLOAT;
 
 const TIME_STEPS: i64 = 6;
 
@@ -101,4 +102,20 @@ fn residual(case: &mut Case, steps_per_pass: i64) {
     let step = |t| net.step(&Signal::from(x_seq.select(1, t)), false).unwrap().into_value();
     let outputs: Vec<Tensor> = (0..TIME_STEPS).map(step).collect();
     case.value("eval_outputs", &Tensor::stack(&outputs, 1));
+}
+
+#[test]
+fn a_skip_connection_says_what_cannot_be_added() {
+    let vs = VarStore::new(Device::Cpu);
+    let linear = |name: i64, from, to| nn::linear(vs.root() / name, from, to, Default::default());
+    let x: Signal = Tensor::ones([2, 4], FLOAT).into();
+    let spikes = linear(0, 4, 4);
+    let spikes = OtttSequential::new().add(spikes).add(OtttLifNode::new(Default::default()).unwrap());
+    let error = Residual::new(spikes).step(&x, true).unwrap_err().to_string();
+    assert!(error.starts_with("what Residual's block gives is a spike with its trace"), "{error}");
+    let error = Residual::new(linear(1, 4, 3)).step(&x, true).unwrap_err().to_string();
+    assert!(error.starts_with("Residual's shortcut has shape [2, 4], expected [2, 3]; give it"), "{error}");
+    let mut net = OtttSequential::new().add(Residual::with_shortcut(linear(2, 4, 3), linear(3, 5, 3)));
+    let error = net.step(&x, true).unwrap_err().to_string();
+    assert!(error.contains("layer shortcut: Linear(5 -> 3)'s input has shape [2, 4]"), "{error}");
 }
