@@ -54,6 +54,7 @@ pub trait Part: Debug + Send {
 
 /// A tensor of a part, by its name.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Variable {
     /// PyTorch's name for it: `weight`, `bias`, in containers `0.weight`.
     pub name: String,
@@ -65,6 +66,7 @@ pub struct Variable {
 
 /// What a variable is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// A weight, whether or not it asks for a gradient.
     Parameter,

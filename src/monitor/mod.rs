@@ -86,6 +86,7 @@ pub struct Monitor {
 
 /// One number that a [`Monitor`] recorded.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Record {
     /// Which call of [`Monitor::watch`] it is of, counted from 0.
     pub call: u64,

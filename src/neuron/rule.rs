@@ -65,6 +65,7 @@ pub trait Rule: Debug + Send {
 
 /// The trace of a neuron, in training.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Trace {
     /// None: weights learn from the spike.
     None,
@@ -76,6 +77,7 @@ pub enum Trace {
 
 /// A time step of a neuron that is done, as its rule sees it. No tensor has a graph.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct LifStep<'a> {
     /// The neuron's options.
     pub config: &'a LifConfig,

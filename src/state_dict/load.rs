@@ -38,6 +38,7 @@ pub struct Misfit<T> {
 
 /// What became of each name; shown as a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LoadReport {
     /// The model's names that were, or would be, loaded.
     pub loaded: Vec<String>,

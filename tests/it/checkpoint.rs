@@ -13,10 +13,15 @@ use spiketrace::train::{
     ottt_online_training, repeat_over_time, Adam, AdamConfig, Checkpoint, Optimizer, OtttLoss, Sgd,
     SgdConfig, Update,
 };
-use spiketrace::{OtttLifNode, OtttSequential, Part, StateDict};
+use spiketrace::{
+    ws_linear, Dropout, Feedback, NdotLifNode, OtttLifNode, OtttSequential, Part, SlttLifConfig, SlttLifNode,
+    StateDict,
+};
 use tch::nn::{self, OptimizerConfig, VarStore};
 use tch::{Device, Kind, Tensor};
 
+use crate::common::{mse, numbers};
+use crate::parity::fixture::folder;
 use crate::state_dict::hex;
 
 /// A network with running statistics.
@@ -316,4 +321,42 @@ fn compare(whole: &Path, killed: &Path) {
     // The configuration names the folder nowhere, so all of it is the same: momentum and generator, too.
     assert!(last(whole) == last(killed), "the checkpoints differ");
     assert_eq!(metrics(whole), metrics(killed));
+}
+
+/// The file was written by the library as it was before its traits were rebuilt, after one sequence of the training below;
+/// the next one had the loss 3.643168.
+#[test]
+fn a_checkpoint_of_format_1_is_read_and_its_training_goes_on() {
+    let (vs, lively) = (VarStore::new(Device::Cpu), SlttLifConfig { v_threshold: 0.1, ..Default::default() });
+    let p = vs.root();
+    let block = OtttSequential::new().add(SlttLifNode::new(lively).unwrap());
+    let mut net = OtttSequential::new()
+        .add(ws_linear(&p / 0, 5, 6, Default::default()).unwrap())
+        .add(OtttLifNode::new(Default::default()).unwrap())
+        .add(Dropout::new(0.25).unwrap())
+        .add(nn::batch_norm1d(&p / 3, 6, Default::default()))
+        .add(NdotLifNode::new(Default::default()).unwrap())
+        .add(nn::linear(&p / 5, 6, 4, Default::default()))
+        .add(Feedback::new(nn::linear(&p / "back", 4, 4, Default::default()), block))
+        .add_named("readout", nn::linear(&p / 7, 4, 2, Default::default()))
+        .unwrap();
+    let parameters: Vec<Tensor> = net.parameters().into_iter().map(|p| p.tensor).collect();
+    let mut sgd = Sgd::new(&parameters, SgdConfig { momentum: 0.9, ..Default::default() }).unwrap();
+    let file = folder().join("checkpoints/format_1.safetensors");
+    let checkpoint = Checkpoint::read(&file).unwrap();
+    assert_eq!((checkpoint.epoch, checkpoint.step, &*checkpoint.config), (3, 12, "of before"));
+    checkpoint.restore(&mut net, &mut sgd).unwrap();
+
+    let all = StateDict::read(&file).unwrap();
+    for variable in net.variables() {
+        assert_eq!(&variable.tensor, all.get(&format!("model.{}", variable.name)).unwrap());
+    }
+    for (i, memory) in net.memories().into_iter().enumerate() {
+        assert_eq!(memory.get(), all.get(&format!("memory.{i}")));
+    }
+    let x = (numbers(&[3, 5], 50) * 2.0 + 0.5).to_kind(Kind::Float);
+    let (x, target) = (repeat_over_time(&x, 4).unwrap(), numbers(&[3, 2], 51).to_kind(Kind::Float));
+    let target = repeat_over_time(&target, 4).unwrap();
+    let out = ottt_online_training(&mut net, &mut sgd, &x, &target, mse, Update::EveryStep).unwrap();
+    assert!((out.loss.double_value(&[]) - 3.643168).abs() < 1e-4, "{}", out.loss);
 }
