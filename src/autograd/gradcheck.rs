@@ -123,33 +123,3 @@ fn weighted_sum(y: &Tensor) -> Result<Tensor> {
     let weights = (index + 1.0).f_sin()? * 0.5 + 1.0;
     Ok((y.f_reshape(-1)? * weights).f_sum(Kind::Double)?)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::autograd::{Context, Function, Tensors};
-
-    /// y = x², with a gradient that is wrong in one element.
-    struct Wrong;
-
-    impl Function for Wrong {
-        fn forward(&self, ctx: &mut Context<'_>, inputs: &Tensors) -> Result<Vec<Tensor>> {
-            ctx.save_for_backward(&[&inputs[0]])?;
-            Ok(vec![&inputs[0] * &inputs[0]])
-        }
-
-        fn backward(&self, ctx: &mut Context<'_>, grads: &Tensors) -> Result<Vec<Option<Tensor>>> {
-            let grad = &grads[0] * 2.0 * &ctx.saved_tensors()?[0];
-            let _ = grad.get(3).g_mul_scalar_(1.5);
-            Ok(vec![Some(grad)])
-        }
-    }
-
-    #[test]
-    fn a_wrong_gradient_is_found_and_its_element_named() {
-        let x = Tensor::from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]).set_requires_grad(true);
-        let wrong = gradcheck(|x| Ok(Wrong.apply(&[&x[0]])?.remove(0)), &[x], Default::default());
-        let text = wrong.unwrap_err().to_string();
-        assert!(text.contains("element 3"), "{text}");
-    }
-}

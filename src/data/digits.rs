@@ -56,16 +56,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_1437_to_train_and_360_to_test_in_ten_classes() {
-        let data = digits().unwrap();
-        assert_eq!(data.train_images.size(), [1437, 1, 8, 8]);
-        assert_eq!(data.test_labels.size(), [360]);
-        let per_class = Tensor::cat(&[&data.train_labels, &data.test_labels], 0).bincount::<Tensor>(None, 10);
-        assert_eq!((per_class.min().int64_value(&[]), per_class.max().int64_value(&[])), (174, 183));
-        assert_eq!(data.train_images.max().double_value(&[]), 1.0);
-    }
-
-    #[test]
     fn a_bad_row_is_named() {
         for (csv, named) in [("1,2,3\n", "row 1"), ("1,x\n", "digit"), ("", "0 rows")] {
             let text = parse(csv.as_bytes()).unwrap_err().to_string();

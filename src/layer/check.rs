@@ -23,8 +23,7 @@ pub(super) fn expect_features(layer: impl Display, x: &Tensor, weight: &Tensor) 
     expect_defined(format_args!("{layer}'s input"), x)?;
     let features = shape(weight)[1];
     if shape(x).last() != Some(&features) {
-        let what = format!("{layer}'s input");
-        return Err(Error::shape(&what, format!("[.., {features}]"), x, COMPARE));
+        return Err(Error::shape(&format!("{layer}'s input"), format!("[.., {features}]"), x, COMPARE));
     }
     expect_kind_of(layer, x, weight)
 }
@@ -36,8 +35,7 @@ pub(super) fn expect_images(layer: impl Display, x: &Tensor, weight: &Tensor, ch
     expect_defined(format_args!("{layer}'s input"), x)?;
     let size = shape(x);
     if size.len() != 4 || size[1] != channels {
-        let what = format!("{layer}'s input");
-        return Err(Error::shape(&what, format!("[N, {channels}, H, W]"), x, COMPARE));
+        return Err(Error::shape(&format!("{layer}'s input"), format!("[N, {channels}, H, W]"), x, COMPARE));
     }
     expect_kind_of(layer, x, weight)
 }

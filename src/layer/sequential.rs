@@ -11,8 +11,7 @@ use crate::check::expect_time_steps;
 use crate::error::{Error, Result};
 use crate::ffi::{grad_enabled, identity};
 use crate::module::{Layout, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
-use crate::setting::fast_paths;
-use crate::setting::precision;
+use crate::setting::{fast_paths, precision};
 use crate::signal::Signal;
 
 /// A sequential container for online training.

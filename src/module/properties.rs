@@ -2,12 +2,7 @@
 
 /// What a container and a training loop may rely on of a part; without a claim they take the way that is right for all.
 ///
-/// A claim that is not true gives wrong numbers. Claims are made one after another:
-///
-/// ```
-/// use spiketrace::Properties;
-/// let of_a_pooling = Properties::default().samplewise().any_layout();
-/// ```
+/// A claim that is not true gives wrong numbers. One follows another: `Properties::default().samplewise().any_layout()`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Properties {
     pub(crate) layout: Layout,

@@ -74,13 +74,13 @@ impl<R: Rule> LifNode<R> {
         let x = x.value();
         expect_steps(R::NODE, x, rows)?;
         self.expect_fresh(&row(x, rows, 0)?)?;
-        let request = Request { config: &self.config, x, rows, leak: 0.0, pass: *pass };
+        let request = Request { config: &self.config, x, rows, leak: None, pass: *pass };
         match self.rule.trace(&self.config) {
             Trace::Leak(leak) if pass.train && !pass.through_time => {
-                kernel.run(&Request { leak, ..request }, &mut self.v, Some(&mut self.trace))
+                kernel.run(&Request { leak: Some(leak), ..request }, &mut self.v, &mut self.trace)
             }
             Trace::Own if pass.train && !pass.through_time => self.own_trace(kernel, x, rows, pass),
-            _ => kernel.run(&request, &mut self.v, None),
+            _ => kernel.run(&request, &mut self.v, &mut self.trace),
         }
     }
 
@@ -105,9 +105,9 @@ impl<R: Rule> LifNode<R> {
             for t in 0..pass.time_steps {
                 let x = row(x, rows, t % rows)?;
                 let pass = Pass { time_steps: 1, factor: 1.0, ..*pass };
-                let request = Request { config: &self.config, x: &x, rows: 1, leak: 0.0, pass };
+                let request = Request { config: &self.config, x: &x, rows: 1, leak: None, pass };
                 let v_before = self.v.shallow_clone();
-                let Spikes { spike, .. } = kernel.run(&request, &mut self.v, None)?;
+                let Spikes { spike, .. } = kernel.run(&request, &mut self.v, &mut self.trace)?;
                 let data = spike.f_detach()?;
                 let v = self.v.get().map_or_else(|| data.f_zeros_like(), Tensor::f_detach)?;
                 let trace = self.rule.next_trace(&LifStep {

@@ -49,26 +49,3 @@ fn cuda(index: usize) -> Result<Device> {
         count => missing(format!("there is no cuda:{index}, only {count} GPUs, numbered from 0")),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_devices_and_others_are_errors() {
-        assert_eq!(device("cpu").unwrap(), Device::Cpu);
-        assert!(device("auto").is_ok());
-        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
-            let error = device(name).unwrap_err().to_string();
-            assert_eq!(error, format!("the device is {name}, expected auto, cpu, cuda or cuda:N"));
-        }
-        if device("cuda").is_err() {
-            let error = device("cuda:7").unwrap_err().to_string();
-            assert!(
-                error.starts_with("there is no CUDA: ") && error.ends_with("; or use the device cpu"),
-                "{error}"
-            );
-            assert!(!error.contains('\n'), "{error}");
-        }
-    }
-}

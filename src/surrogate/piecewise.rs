@@ -98,19 +98,3 @@ surrogates! {
         b = p.beta
     );
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::surrogate::Surrogate;
-    use tch::Kind;
-
-    #[test]
-    fn the_areas_of_triangle_and_rectangle_are_one() {
-        let x = Tensor::linspace(-2.0, 2.0, 400_001, (Kind::Double, tch::Device::Cpu));
-        for h in [&PiecewiseQuadratic { alpha: 1.5 } as &dyn Surrogate, &Rect { alpha: 1.5 }] {
-            let area = h.derivative(&x).unwrap().sum(Kind::Double).double_value(&[]) * 1e-5;
-            assert!((area - 1.0).abs() < 1e-4, "{h:?}: {area}");
-        }
-    }
-}

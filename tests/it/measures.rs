@@ -1,7 +1,10 @@
-//! Accuracy, and the learning rate's schedule.
+//! Small things, each by the public interface: names of devices, surrogates, accuracy, the learning rate's schedule, the
+//! digits.
 
+use spiketrace::device;
+use spiketrace::surrogate::{PiecewiseQuadratic, Rect, Surrogate};
 use spiketrace::train::{accuracy, top_k_accuracy, CosineConfig, CosineSchedule};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 #[test]
 fn top_k_counts_labels_among_the_k_largest() {
@@ -54,4 +57,42 @@ fn a_schedule_without_steps_or_with_a_wrong_rate_is_an_error() {
     assert!(error(CosineConfig { min_lr: -1.0, ..Default::default() }).contains("min_lr is -1"));
     let upwards = error(CosineConfig { lr: 0.1, min_lr: 0.2, ..Default::default() });
     assert_eq!(upwards, "CosineSchedule's min_lr is 0.2, expected at most lr, 0.1");
+}
+
+#[test]
+fn names_are_devices_and_others_are_errors() {
+    assert_eq!(device("cpu").unwrap(), Device::Cpu);
+    assert!(device("auto").is_ok());
+    for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+        let error = device(name).unwrap_err().to_string();
+        assert_eq!(error, format!("the device is {name}, expected auto, cpu, cuda or cuda:N"));
+    }
+    if device("cuda").is_err() {
+        let error = device("cuda:7").unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no CUDA: ") && error.ends_with("; or use the device cpu"),
+            "{error}"
+        );
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn the_areas_of_triangle_and_rectangle_are_one() {
+    let x = Tensor::linspace(-2.0, 2.0, 400_001, (Kind::Double, tch::Device::Cpu));
+    for h in [&PiecewiseQuadratic { alpha: 1.5 } as &dyn Surrogate, &Rect { alpha: 1.5 }] {
+        let area = h.derivative(&x).unwrap().sum(Kind::Double).double_value(&[]) * 1e-5;
+        assert!((area - 1.0).abs() < 1e-4, "{h:?}: {area}");
+    }
+}
+
+#[cfg(feature = "data")]
+#[test]
+fn there_are_1437_to_train_and_360_to_test_in_ten_classes() {
+    let data = spiketrace::data::digits().unwrap();
+    assert_eq!(data.train_images.size(), [1437, 1, 8, 8]);
+    assert_eq!(data.test_labels.size(), [360]);
+    let per_class = Tensor::cat(&[&data.train_labels, &data.test_labels], 0).bincount::<Tensor>(None, 10);
+    assert_eq!((per_class.min().int64_value(&[]), per_class.max().int64_value(&[])), (174, 183));
+    assert_eq!(data.train_images.max().double_value(&[]), 1.0);
 }

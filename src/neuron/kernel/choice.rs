@@ -36,12 +36,12 @@ impl Kernel {
         self == Self::Sweep && x.dim() > 0
     }
 
-    /// Takes the steps: moves v, and the trace if one is kept. An error leaves both as they were.
+    /// Takes the steps: moves v, and the trace where one is kept. An error leaves both as they were.
     pub(in crate::neuron) fn run(
         self,
         request: &Request<'_>,
         v: &mut Memory,
-        trace: Option<&mut Memory>,
+        trace: &mut Memory,
     ) -> Result<Spikes> {
         match self {
             Self::Composed => composed::steps(request, v, trace),

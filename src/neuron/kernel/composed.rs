@@ -8,7 +8,7 @@ use crate::module::Memory;
 use crate::neuron::dynamics::LifConfig;
 use crate::surrogate::fire;
 
-pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
+pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: &mut Memory) -> Result<Spikes> {
     one_by_one(request, v, trace, step)
 }
 
@@ -20,56 +20,45 @@ pub(super) struct Step {
     pub(super) a: Option<Tensor>,
 }
 
-/// The state that a step begins with; what is absent is at rest.
-pub(super) struct Before {
-    pub(super) v: Option<Tensor>,
-    pub(super) a: Option<Tensor>,
-    /// Whether a trace is kept.
-    pub(super) traces: bool,
-}
-
-/// Takes the steps one after another, each by `step`.
+/// Takes the steps one after another, each by `step` from v and a; what is absent is at rest.
 pub(super) fn one_by_one(
     request: &Request<'_>,
-    v: &mut Memory,
-    trace: Option<&mut Memory>,
-    step: impl Fn(&Request<'_>, &Tensor, &Before) -> Result<Step>,
+    v_memory: &mut Memory,
+    trace: &mut Memory,
+    step: impl Fn(&Request<'_>, &Tensor, Option<&Tensor>, Option<&Tensor>) -> Result<Step>,
 ) -> Result<Spikes> {
-    let Request { x, pass, .. } = *request;
+    let Request { x, leak, pass, .. } = *request;
     let (mut spikes, mut traces) = (Vec::new(), Vec::new());
-    let mut before = Before {
-        v: v.get().map(|v| carried(request, v)),
-        a: trace.as_ref().and_then(|trace| trace.get()).map(Tensor::detach),
-        traces: trace.is_some(),
-    };
+    let mut v = v_memory.get().map(|v| carried(request, v));
+    let mut a = leak.and(trace.get()).map(Tensor::detach);
     for t in 0..pass.time_steps {
-        let Step { spike, v, a } = step(request, &row(x, pass.time_steps, t)?, &before)?;
-        spikes.push(spike);
-        traces.extend(a.as_ref().map(Tensor::shallow_clone));
-        before = Before { v: Some(v), a, ..before };
+        let step = step(request, &row(x, pass.time_steps, t)?, v.as_ref(), a.as_ref())?;
+        spikes.push(step.spike);
+        traces.extend(step.a.as_ref().map(Tensor::shallow_clone));
+        (v, a) = (Some(step.v), step.a);
     }
     let spikes = Spikes::joined(spikes, traces, pass.factor)?;
-    *v = before.v.into();
-    if let Some(trace) = trace {
-        *trace = before.a.into();
+    *v_memory = v.into();
+    if leak.is_some() {
+        *trace = a.into();
     }
     Ok(spikes)
 }
 
-fn step(request: &Request<'_>, x: &Tensor, before: &Before) -> Result<Step> {
+fn step(request: &Request<'_>, x: &Tensor, v: Option<&Tensor>, a: Option<&Tensor>) -> Result<Step> {
     let Request { config, leak, pass, .. } = request;
     let rest = || x.f_full_like(config.rest());
-    let h = charge(config, &before.v.as_ref().map_or_else(rest, |v| Ok(v.shallow_clone()))?, x)?;
+    let h = charge(config, &v.map_or_else(rest, |v| Ok(v.shallow_clone()))?, x)?;
     let over = h.f_sub_scalar(config.v_threshold)?;
     let surrogate = &config.surrogate;
     let spike = if pass.train { fire(&over, surrogate.clone())? } else { surrogate.fire(&over)? };
     let s = spike.detach();
     let v = after_spike(config, &carried(request, &h), &s)?;
-    let a = match &before.a {
-        _ if !before.traces => None,
-        Some(a) => Some(a.f_mul_scalar(*leak)?.f_add(&s)?),
+    let a = match (leak, a) {
+        (None, _) => None,
+        (Some(leak), Some(a)) => Some(a.f_mul_scalar(*leak)?.f_add(&s)?),
         // In memory of its own: the spike is handed out, and whoever gets it may change it.
-        None => Some(s.copy()),
+        (Some(_), None) => Some(s.copy()),
     };
     Ok(Step { spike, v, a })
 }

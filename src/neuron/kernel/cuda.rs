@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tch::Tensor;
 
-use super::composed::{one_by_one, Before, Step};
+use super::composed::{one_by_one, Step};
 use super::fired::fired;
 use super::request::{Request, Spikes};
 use crate::error::{Error, Result};
@@ -16,26 +16,26 @@ use crate::module::Memory;
 use crate::neuron::dynamics::LifConfig;
 use crate::surrogate::Surrogate;
 
-pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
+pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: &mut Memory) -> Result<Spikes> {
     one_by_one(request, v, trace, step)
 }
 
-fn step(request: &Request<'_>, x: &Tensor, before: &Before) -> Result<Step> {
+fn step(request: &Request<'_>, x: &Tensor, v: Option<&Tensor>, a: Option<&Tensor>) -> Result<Step> {
     let Request { config, leak, pass, .. } = *request;
     let record = pass.train && grad_enabled() && x.requires_grad();
     let data = x.f_detach()?;
-    let or_full = |state: &Option<Tensor>, value: f64| match state {
+    let or_full = |state: Option<&Tensor>, value: f64| match state {
         Some(state) => Ok(state.shallow_clone()),
         None => data.f_full_like(value),
     };
-    let v = or_full(&before.v, config.rest())?;
-    let a = before.traces.then(|| or_full(&before.a, 0.0)).transpose()?;
+    let v = or_full(v, config.rest())?;
+    let a = leak.map(|_| or_full(a, 0.0)).transpose()?;
     let inputs: Vec<&Tensor> = [Some(&data), Some(&v), a.as_ref()].into_iter().flatten().collect();
-    let (name, code) = forward_kernel(config, before.traces.then_some(leak));
-    let mut made = launch(&code, &name, 3 + usize::from(before.traces), &inputs)?.into_iter();
+    let (name, code) = forward_kernel(config, leak);
+    let mut made = launch(&code, &name, 3 + usize::from(leak.is_some()), &inputs)?.into_iter();
     let mut next = || made.next().ok_or_else(|| Error::Torch("a kernel with too few outputs".into()));
     let (spike, over, v) = (next()?, next()?, next()?);
-    let a = if before.traces { Some(next()?) } else { None };
+    let a = leak.map(|_| next()).transpose()?;
     if !record {
         return Ok(Step { spike, v, a });
     }

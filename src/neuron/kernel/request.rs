@@ -15,8 +15,8 @@ pub(in crate::neuron) struct Request<'a> {
     pub(in crate::neuron) x: &'a Tensor,
     /// As many as time steps, or 1 where one stands for all of them.
     pub(in crate::neuron) rows: i64,
-    /// The factor of a trace a_t = leak a_{t-1} + s_t, where one is kept.
-    pub(in crate::neuron) leak: f64,
+    /// Of a trace a_t = leak a_{t-1} + s_t; `None` where none is kept.
+    pub(in crate::neuron) leak: Option<f64>,
     pub(in crate::neuron) pass: Pass<'a>,
 }
 

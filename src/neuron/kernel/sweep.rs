@@ -19,33 +19,33 @@ use crate::neuron::dynamics::LifConfig;
 use crate::numeric::Real;
 use crate::surrogate::{Piece, Surrogate, Surrogated};
 
-pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
+pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: &mut Memory) -> Result<Spikes> {
     match request.x.f_kind()? {
         Kind::Float => run::<f32>(request, v, trace),
         _ => run::<f64>(request, v, trace),
     }
 }
 
-fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: Option<&mut Memory>) -> Result<Spikes> {
-    let Request { config, x, rows, pass, .. } = *request;
+fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: &mut Memory) -> Result<Spikes> {
+    let Request { config, x, rows, leak, pass } = *request;
     let time_steps = pass.time_steps;
     let record = pass.train && grad_enabled() && x.requires_grad();
-    let cell = Cell::<R>::new(config, request.leak);
+    let cell = Cell::<R>::new(config, leak.unwrap_or(0.0));
     let data = in_rows(x.f_detach()?)?;
     let first = row(&data, rows, 0)?;
     let resting = v_memory.get().is_none();
     let v = v_memory.to_write(&first)?;
     let repeats = time_steps / rows;
     let fresh = |wanted: bool| wanted.then(|| repeated_like(&data, repeats)).transpose();
-    let (spike, over, traces) = (repeated_like(&data, repeats)?, fresh(record)?, fresh(trace.is_some())?);
+    let (spike, over, traces) = (repeated_like(&data, repeats)?, fresh(record)?, fresh(leak.is_some())?);
     let scaled = pass.factor != 1.0;
     // Traces that go out as they are: the last of them is the state. Layers may keep it for backward, so it is
     // read, not written. Scaled ones are not the state, which has memory of its own then.
-    let silent = trace.as_ref().is_some_and(|trace| trace.get().is_none());
-    let (before, state) = match trace.as_deref() {
+    let silent = trace.get().is_none();
+    let (before, state) = match leak {
         None => (None, None),
-        Some(trace) if scaled => (None, Some(trace.to_write(&first)?)),
-        Some(trace) => (trace.get().map(|trace| laid_out_like(&first, trace)).transpose()?, None),
+        Some(_) if scaled => (None, Some(trace.to_write(&first)?)),
+        Some(_) => (trace.get().map(|trace| laid_out_like(&first, trace)).transpose()?, None),
     };
 
     let factor = R::of(pass.factor);
@@ -76,7 +76,7 @@ fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: Option<&mut
         }
     })?;
     *v_memory = v.into();
-    if let (Some(trace), Some(traces)) = (trace, &traces) {
+    if let Some(traces) = &traces {
         *trace = match state {
             Some(state) => state.into(),
             None => row(traces, time_steps, time_steps - 1)?.into(),

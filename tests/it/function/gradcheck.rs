@@ -72,3 +72,27 @@ fn refuses_options_that_decide_nothing(#[case] config: GradcheckConfig, #[case] 
     let text = gradcheck(|x| cube(&x[0]), &[doubles(&[1.0])], config).unwrap_err().to_string();
     assert!(text.contains(name), "{text}");
 }
+
+/// y = x², with a gradient that is wrong in one element.
+struct Wrong;
+
+impl Function for Wrong {
+    fn forward(&self, ctx: &mut Context<'_>, inputs: &Tensors) -> Result<Vec<Tensor>> {
+        ctx.save_for_backward(&[&inputs[0]])?;
+        Ok(vec![&inputs[0] * &inputs[0]])
+    }
+
+    fn backward(&self, ctx: &mut Context<'_>, grads: &Tensors) -> Result<Vec<Option<Tensor>>> {
+        let grad = &grads[0] * 2.0 * &ctx.saved_tensors()?[0];
+        let _ = grad.get(3).g_mul_scalar_(1.5);
+        Ok(vec![Some(grad)])
+    }
+}
+
+#[test]
+fn a_wrong_gradient_is_found_and_its_element_named() {
+    let x = Tensor::from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]).set_requires_grad(true);
+    let wrong = gradcheck(|x| Ok(Wrong.apply(&[&x[0]])?.remove(0)), &[x], Default::default());
+    let text = wrong.unwrap_err().to_string();
+    assert!(text.contains("element 3"), "{text}");
+}
