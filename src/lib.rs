@@ -64,8 +64,8 @@ pub use layer::{
 pub use module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Role, Variable};
 pub use monitor::{Monitor, MonitorConfig, Record};
 pub use neuron::{
-    LifConfig, LifNode, LifStep, NdotLifConfig, NdotLifNode, OtttLifConfig, OtttLifNode, Rule, SlttLifConfig,
-    SlttLifNode, Trace,
+    LifConfig, LifNode, LifStep, Ndot, NdotLifConfig, NdotLifNode, Ottt, OtttLifConfig, OtttLifNode, Rule,
+    Sltt, SlttLifConfig, SlttLifNode, Trace,
 };
 pub use setting::device;
 pub use signal::Signal;

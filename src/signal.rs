@@ -21,7 +21,8 @@ pub enum Signal {
         trace: Tensor,
     },
     /// The same values at each of the steps of a pass, `[N, ...]` for all of them: an image that is shown for
-    /// a while. Only modules that ask for it get it, others get it as [`Dense`](Signal::Dense).
+    /// a while. Neurons and containers take it, and layers that treat samples by themselves; others get it as
+    /// [`Dense`](Signal::Dense).
     Constant(Tensor),
 }
 

@@ -67,7 +67,8 @@ impl Mask {
                 input_kind: x.f_kind()?,
             });
         }
-        Ok(x.f_mul(mask)?)
+        // A graph of a mask that was set would be gone through at every step.
+        Ok(x.f_mul(&mask.f_detach()?)?)
     }
 }
 

@@ -69,8 +69,8 @@ impl Feedback {
     /// [`OtttSequential`](crate::OtttSequential).
     pub fn new(connection: impl OnlineModule + 'static, block: impl OnlineModule + 'static) -> Self {
         Self {
-            connection: Slot::new("connection", Box::new(connection)),
-            block: Slot::new("block", Box::new(block)),
+            connection: Slot::new("connection", connection),
+            block: Slot::new("block", block),
             spike: Memory::default(),
             trace: Memory::default(),
         }
@@ -117,6 +117,16 @@ impl Part for Feedback {
         let mut memories = slot::memories([&mut self.connection, &mut self.block]);
         memories.extend([&mut self.spike, &mut self.trace]);
         memories
+    }
+
+    fn reset(&mut self) {
+        slot::each([&mut self.connection, &mut self.block], |module| module.reset());
+        [&mut self.spike, &mut self.trace].into_iter().for_each(Memory::forget);
+    }
+
+    fn detach(&mut self) {
+        slot::each([&mut self.connection, &mut self.block], |module| module.detach());
+        [&mut self.spike, &mut self.trace].into_iter().for_each(Memory::detach);
     }
 
     fn properties(&self) -> Properties {

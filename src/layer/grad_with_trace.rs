@@ -63,7 +63,7 @@ impl<M: Layer> Part for GradWithTrace<M> {
     said_by!(self => self.module);
 
     fn properties(&self) -> Properties {
-        self.plan.by_hand()
+        self.plan.by_hand::<Self>()
     }
 }
 

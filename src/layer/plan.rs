@@ -1,6 +1,6 @@
 //! What is decided about a part when it is added, and not asked again.
 
-use crate::module::{Layout, Part, Properties, Wrapper};
+use crate::module::{Folds, Layout, Part, Properties, Role, Wrapper};
 
 /// What a container knows of a part.
 #[derive(Debug, Clone, Copy)]
@@ -15,10 +15,8 @@ pub(super) struct Plan {
     pub(super) takes_constant: bool,
     /// Whether its answer to a constant is constant.
     pub(super) keeps_constant: bool,
-    /// What it multiplies by, where it does nothing else.
-    pub(super) factor: Option<f64>,
-    /// Whether it can multiply its output itself.
-    pub(super) multiplies: bool,
+    /// What it has to do with a factor.
+    pub(super) folds: Option<Folds>,
     /// Whether it carries no graph from one step to the next, unless it is to.
     pub(super) cuts: bool,
 }
@@ -26,19 +24,19 @@ pub(super) struct Plan {
 impl Plan {
     /// Of a layer: its parameters decide what a spike with its trace meets, whether or not they ask for a gradient.
     pub(super) fn of_layer(layer: &mut (impl Part + ?Sized)) -> Self {
-        let wrapper = match layer.parameters().is_empty() {
-            true => Wrapper::SpikeTraceOp,
-            false => Wrapper::GradWithTrace,
-        };
-        let keeps_constant = layer.properties().is_samplewise && layer.memories().is_empty();
+        let weighted = layer.variables().iter().any(|variable| variable.role == Role::Parameter);
+        let wrapper = if weighted { Wrapper::GradWithTrace } else { Wrapper::SpikeTraceOp };
+        let is_stateless = layer.memories().is_empty();
+        let keeps_constant = layer.properties().is_samplewise && is_stateless;
         let module = Self::of_module(layer);
-        Self { wrapper, keeps_constant, takes_constant: module.takes_constant || keeps_constant, ..module }
+        let (takes_constant, cuts) = (module.takes_constant || keeps_constant, module.cuts || is_stateless);
+        Self { wrapper, keeps_constant, takes_constant, cuts, ..module }
     }
 
     pub(super) fn of_module(module: &mut (impl Part + ?Sized)) -> Self {
         let is_stateless = module.memories().is_empty();
         let properties = module.properties();
-        let Properties { wrapper, layout, is_affine, takes_constant, factor, multiplies, .. } = properties;
+        let Properties { wrapper, layout, is_affine, takes_constant, cuts, folds, .. } = properties;
         Self {
             wrapper,
             layout,
@@ -46,16 +44,19 @@ impl Plan {
             takes_steps: properties.takes_steps || (properties.is_samplewise && is_stateless),
             takes_constant,
             keeps_constant: false,
-            // One that f32 has no normal number for would not give the same numbers in the neuron's place.
-            factor: factor.filter(|factor| (*factor as f32).is_normal()),
-            multiplies,
-            cuts: properties.cuts || is_stateless,
+            folds: folds.map(|(_, folds)| folds),
+            cuts,
         }
     }
 
-    /// The properties of a layer around which a wrapper is put by hand.
-    pub(super) fn by_hand(&self) -> Properties {
-        let Self { wrapper, layout, takes_steps, factor, cuts, .. } = *self;
-        Properties { wrapper, layout, takes_steps, factor, cuts, ..Properties::default() }
+    /// The properties of `P`, a wrapper that is put around the layer by hand.
+    pub(super) fn by_hand<P>(&self) -> Properties {
+        let Self { wrapper, layout, takes_steps, cuts, .. } = *self;
+        let properties = Properties { wrapper, layout, takes_steps, cuts, ..Properties::default() };
+        match self.folds {
+            // With the gradient by the trace, what comes out has no trace.
+            Some(folds) if wrapper == Wrapper::SpikeTraceOp => properties.folds::<P>(folds),
+            _ => properties,
+        }
     }
 }

@@ -53,12 +53,16 @@ pub struct Residual {
 impl Residual {
     /// `block` with its input added to its output.
     pub fn new(block: impl OnlineModule + 'static) -> Self {
-        Self { block: Slot::new("block", Box::new(block)), shortcut: None }
+        Self { block: Slot::new("block", block), shortcut: None }
     }
 
     /// `block` with the output of `shortcut` added to its own.
     pub fn with_shortcut(block: impl OnlineModule + 'static, shortcut: impl OnlineModule + 'static) -> Self {
-        Self { shortcut: Some(Slot::new("shortcut", Box::new(shortcut))), ..Self::new(block) }
+        Self { shortcut: Some(Slot::new("shortcut", shortcut)), ..Self::new(block) }
+    }
+
+    fn slots(&mut self) -> impl Iterator<Item = &mut Slot> {
+        [Some(&mut self.block), self.shortcut.as_mut()].into_iter().flatten()
     }
 }
 
@@ -73,7 +77,15 @@ impl Part for Residual {
     }
 
     fn memories(&mut self) -> Vec<&mut Memory> {
-        slot::memories([Some(&mut self.block), self.shortcut.as_mut()].into_iter().flatten())
+        slot::memories(self.slots())
+    }
+
+    fn reset(&mut self) {
+        slot::each(self.slots(), |module| module.reset());
+    }
+
+    fn detach(&mut self) {
+        slot::each(self.slots(), |module| module.detach());
     }
 
     fn properties(&self) -> Properties {
@@ -84,6 +96,7 @@ impl Part for Residual {
 
 impl OnlineModule for Residual {
     fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal> {
+        let x = &x.shallow_clone().spread(pass.time_steps)?;
         let y = self.block.pass(x, pass)?;
         if y.trace().is_some() {
             let expected = "a dense signal, what a weighted layer at its end gives";

@@ -10,7 +10,7 @@ use crate::autograd::{Cut, Hold, Key, Owner};
 use crate::check::expect_time_steps;
 use crate::error::{Error, Result};
 use crate::ffi::{grad_enabled, identity};
-use crate::module::{Layout, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
+use crate::module::{Folds, Layout, Memory, OnlineModule, Part, Pass, Properties, Variable, Wrapper};
 use crate::setting::{fast_paths, precision};
 use crate::signal::Signal;
 
@@ -83,7 +83,7 @@ impl OtttSequential {
     }
 
     pub(crate) fn push(mut self, name: String, module: impl OnlineModule + 'static) -> Self {
-        let slot = Slot::new(name, Box::new(module));
+        let slot = Slot::new(name, module);
         if self.head == self.slots.len() && slot.plan.keeps_constant {
             self.head += 1;
         }
@@ -140,8 +140,11 @@ impl OtttSequential {
 
     /// What the module multiplies its output by in the place of the next one, which is left out then.
     fn folded(&self, i: usize) -> Option<f64> {
-        let next = self.slots.get(i + 1)?;
-        next.plan.factor.filter(|_| self.slots[i].plan.multiplies)
+        match (self.slots[i].plan.folds?, self.slots.get(i + 1)?.plan.folds?) {
+            // One that f32 has no normal number for would not give the same numbers in the neuron's place.
+            (Folds::Multiplies, Folds::Factor(factor)) => Some(factor).filter(|f| (*f as f32).is_normal()),
+            _ => None,
+        }
     }
 
     /// What the head makes of a constant `x`.
@@ -191,6 +194,14 @@ impl Part for OtttSequential {
 
     fn memories(&mut self) -> Vec<&mut Memory> {
         slot::memories(&mut self.slots)
+    }
+
+    fn reset(&mut self) {
+        slot::each(&mut self.slots, |module| module.reset());
+    }
+
+    fn detach(&mut self) {
+        slot::each(&mut self.slots, |module| module.detach());
     }
 
     fn properties(&self) -> Properties {

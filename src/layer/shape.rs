@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use crate::check::expect_defined;
 use crate::error::{guarded, Error, Result};
-use crate::module::{Layer, Part, Properties};
+use crate::module::{Folds, Layer, Part, Properties};
 
 /// Multiplies by a constant: y = scale x.
 ///
@@ -18,7 +18,7 @@ impl Part for Scale {
     }
 
     fn properties(&self) -> Properties {
-        Properties { factor: Some(self.0), ..Properties::default().samplewise().any_layout() }
+        Properties::default().samplewise().any_layout().folds::<Self>(Folds::Factor(self.0))
     }
 }
 

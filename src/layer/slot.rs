@@ -17,12 +17,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(name: impl Into<String>, mut module: Box<dyn OnlineModule>) -> Self {
-        let plan = match module.as_layer() {
+    pub(super) fn new<M: OnlineModule + 'static>(name: impl Into<String>, mut module: M) -> Self {
+        let own = module.properties().folds.is_some_and(|(of, _)| of == std::any::type_name::<M>());
+        let mut plan = match module.as_layer() {
             Some(layer) => Plan::of_layer(layer),
-            None => Plan::of_module(&mut *module),
+            None => Plan::of_module(&mut module),
         };
-        Self { name: name.into(), module, plan }
+        plan.folds = plan.folds.filter(|_| own);
+        Self { name: name.into(), module: Box::new(module), plan }
     }
 
     /// Gives the signal to the part, laid out as it asks; a panic and an error get its name.
@@ -58,6 +60,11 @@ pub(super) fn variables<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> Vec<Va
         variables.map(|variable| Variable { name: format!("{}.{}", slot.name, variable.name), ..variable })
     });
     named.collect()
+}
+
+/// Does `what` to all parts.
+pub(super) fn each<'a>(slots: impl IntoIterator<Item = &'a mut Slot>, what: impl Fn(&mut dyn OnlineModule)) {
+    slots.into_iter().for_each(|slot| what(&mut *slot.module));
 }
 
 /// The memories of all parts.

@@ -42,7 +42,7 @@ impl<M: Layer> Part for SpikeTraceOp<M> {
     said_by!(self => self.module);
 
     fn properties(&self) -> Properties {
-        self.plan.by_hand()
+        self.plan.by_hand::<Self>()
     }
 }
 

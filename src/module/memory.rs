@@ -30,7 +30,7 @@ impl Memory {
 
     /// Cuts the tensor from the graph that made it.
     pub fn detach(&mut self) {
-        if let Some(tensor) = &self.0 {
+        if let Some(tensor) = self.0.as_ref().filter(|tensor| tensor.defined()) {
             self.0 = Some(tensor.detach());
         }
     }

@@ -19,4 +19,4 @@ pub(crate) use part::said_by;
 pub use part::{Part, Role, Variable};
 pub use pass::Pass;
 pub use properties::Properties;
-pub(crate) use properties::{Layout, Wrapper};
+pub(crate) use properties::{Folds, Layout, Wrapper};

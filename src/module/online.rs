@@ -20,7 +20,8 @@ pub trait OnlineModule: Part {
     /// `x` `[time_steps * N, ...]`, one step after another, and so the answer.
     fn pass(&mut self, x: &Signal, pass: &Pass<'_>) -> Result<Signal>;
 
-    /// [`pass`](OnlineModule::pass) of one time step.
+    /// [`pass`](OnlineModule::pass) of one time step. Inside a module of your own, hand on the pass instead: it says more
+    /// than `train`.
     fn step(&mut self, x: &Signal, train: bool) -> Result<Signal> {
         self.pass(x, &Pass::new(train))
     }

@@ -10,7 +10,8 @@ use super::{Memory, Properties};
 /// [`OnlineModule`](crate::OnlineModule).
 ///
 /// The first four methods say everything, and each has a default: a part without weights and without a state is
-/// `impl Part for Double {}`. The others read what these say, the same for all parts.
+/// `impl Part for Double {}`. The others read what these say. A part whose state is no tensor, a counter for instance, adds
+/// to [`reset`](Part::reset) what that takes, and calls it for the parts in it.
 pub trait Part: Debug + Send {
     /// A short name for tables and errors, for instance `Linear(64 -> 10)`. Default: the type's name.
     fn name(&self) -> String {
@@ -113,6 +114,14 @@ macro_rules! said_by {
 
         fn memories(&mut $self) -> Vec<&mut $crate::module::Memory> {
             $part.memories()
+        }
+
+        fn reset(&mut $self) {
+            $part.reset();
+        }
+
+        fn detach(&mut $self) {
+            $part.detach();
         }
     };
 }

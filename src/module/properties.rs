@@ -11,14 +11,22 @@ pub struct Properties {
     pub(crate) takes_steps: bool,
     /// It takes a constant as it is, and its answer changes with time: a neuron, a container.
     pub(crate) takes_constant: bool,
-    /// It multiplies by this and does nothing else.
-    pub(crate) factor: Option<f64>,
-    /// It can multiply its output itself, by the pass's factor.
-    pub(crate) multiplies: bool,
+    /// What it has to do with a factor, by the name of the type that says so: a part around another one may hand on the
+    /// other's properties, but not this.
+    pub(crate) folds: Option<(&'static str, Folds)>,
     /// Its memories carry no graph from one step to the next, unless the pass says so.
     pub(crate) cuts: bool,
     /// What a spike with its trace meets around it.
     pub(crate) wrapper: Wrapper,
+}
+
+/// A layer that only multiplies may be left out after a neuron that does it in its place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Folds {
+    /// It multiplies by this and does nothing else.
+    Factor(f64),
+    /// It can multiply its output itself, by the pass's factor.
+    Multiplies,
 }
 
 /// How the images of a batch `[N, C, H, W]` lie in memory; shapes and values are the same.
@@ -57,6 +65,11 @@ impl Properties {
     /// Then a layer without memories takes several time steps in one pass, and a constant input once.
     pub fn samplewise(self) -> Self {
         Self { is_samplewise: true, ..self }
+    }
+
+    /// `P` has to do with a factor.
+    pub(crate) fn folds<P: ?Sized>(self, folds: Folds) -> Self {
+        Self { folds: Some((std::any::type_name::<P>(), folds)), ..self }
     }
 
     /// It takes several time steps in one pass by itself, as [`Pass::time_steps`](crate::Pass::time_steps) says.

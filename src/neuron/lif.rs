@@ -5,9 +5,9 @@ use tch::Tensor;
 use super::dynamics::LifConfig;
 use super::kernel::{row, Kernel, Request, Spikes};
 use super::rule::{LifStep, Rule, Trace};
-use crate::check::{expect_float, expect_fresh, expect_steps, expect_time_steps};
+use crate::check::{expect_float, expect_fresh, expect_like, expect_steps, expect_time_steps};
 use crate::error::{guarded, Result};
-use crate::module::{Memory, OnlineModule, Part, Pass, Properties};
+use crate::module::{Folds, Memory, OnlineModule, Part, Pass, Properties};
 use crate::monitor::note;
 use crate::signal::Signal;
 
@@ -73,27 +73,25 @@ impl<R: Rule> LifNode<R> {
         let rows = if matches!(x, Signal::Constant(_)) { 1 } else { pass.time_steps };
         let x = x.value();
         expect_steps(R::NODE, x, rows)?;
-        self.expect_fresh(&row(x, rows, 0)?)?;
+        let first = row(x, rows, 0)?;
+        let trace = match pass.train && !pass.through_time {
+            true => self.rule.trace(&self.config),
+            false => Trace::None,
+        };
+        let traced = Some(("trace", &self.trace)).filter(|_| trace != Trace::None);
+        for (what, memory) in [("membrane potential v", &self.v)].into_iter().chain(traced) {
+            if let Some(state) = memory.get() {
+                expect_fresh(format_args!("{}'s {what}", R::NODE), state, "the input", &first)?;
+            }
+        }
         let request = Request { config: &self.config, x, rows, leak: None, pass: *pass };
-        match self.rule.trace(&self.config) {
-            Trace::Leak(leak) if pass.train && !pass.through_time => {
+        match trace {
+            Trace::Leak(leak) => {
                 kernel.run(&Request { leak: Some(leak), ..request }, &mut self.v, &mut self.trace)
             }
-            Trace::Own if pass.train && !pass.through_time => self.own_trace(kernel, x, rows, pass),
-            _ => kernel.run(&request, &mut self.v, &mut self.trace),
+            Trace::Own => self.own_trace(kernel, x, rows, pass),
+            Trace::None => kernel.run(&request, &mut self.v, &mut self.trace),
         }
-    }
-
-    /// Errors where a state was left by another input than `x`, one step's.
-    fn expect_fresh(&mut self, x: &Tensor) -> Result<()> {
-        let of_rule = self.rule.memories().into_iter().map(|memory| ("state of its rule", &*memory));
-        let own = [("membrane potential v", &self.v), ("trace", &self.trace)];
-        for (what, memory) in own.into_iter().chain(of_rule) {
-            if let Some(state) = memory.get() {
-                expect_fresh(format_args!("{}'s {what}", R::NODE), state, "the input", x)?;
-            }
-        }
-        Ok(())
     }
 
     /// The steps one after another, each with the trace that the rule makes.
@@ -106,17 +104,21 @@ impl<R: Rule> LifNode<R> {
                 let x = row(x, rows, t % rows)?;
                 let pass = Pass { time_steps: 1, factor: 1.0, ..*pass };
                 let request = Request { config: &self.config, x: &x, rows: 1, leak: None, pass };
-                let v_before = self.v.shallow_clone();
+                let [v_before, trace_before] = [&self.v, &self.trace].map(|m| m.get().map(Tensor::detach));
                 let Spikes { spike, .. } = kernel.run(&request, &mut self.v, &mut self.trace)?;
                 let data = spike.f_detach()?;
                 let v = self.v.get().map_or_else(|| data.f_zeros_like(), Tensor::f_detach)?;
                 let trace = self.rule.next_trace(&LifStep {
                     config: &self.config,
                     spike: &data,
-                    v_before: v_before.get(),
+                    v_before: v_before.as_ref(),
                     v: &v,
-                    trace: self.trace.get(),
+                    trace: trace_before.as_ref(),
                 })?;
+                expect_like(format_args!("{}'s next trace", R::NODE), &trace, "its spike", &data)?;
+                // No graph of a rule's goes on to the next step, and none to the layers after the node.
+                let trace = trace.f_detach()?;
+                self.rule.memories().into_iter().for_each(Memory::detach);
                 self.trace.set(&trace);
                 spikes.push(spike);
                 traces.push(trace);
@@ -145,12 +147,8 @@ impl<R: Rule> Part for LifNode<R> {
     }
 
     fn properties(&self) -> Properties {
-        Properties {
-            takes_constant: true,
-            multiplies: true,
-            cuts: true,
-            ..Properties::default().any_layout().steps_at_once()
-        }
+        let properties = Properties::default().any_layout().steps_at_once();
+        Properties { takes_constant: true, cuts: true, ..properties.folds::<Self>(Folds::Multiplies) }
     }
 }
 

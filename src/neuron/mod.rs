@@ -10,7 +10,7 @@ mod sltt;
 
 pub use dynamics::LifConfig;
 pub use lif::LifNode;
-pub use ndot::{NdotLifConfig, NdotLifNode};
-pub use ottt::{OtttLifConfig, OtttLifNode};
+pub use ndot::{Ndot, NdotLifConfig, NdotLifNode};
+pub use ottt::{Ottt, OtttLifConfig, OtttLifNode};
 pub use rule::{LifStep, Rule, Trace};
-pub use sltt::{SlttLifConfig, SlttLifNode};
+pub use sltt::{Sltt, SlttLifConfig, SlttLifNode};

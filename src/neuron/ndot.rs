@@ -5,6 +5,7 @@ use tch::Tensor;
 use super::dynamics::LifConfig;
 use super::lif::LifNode;
 use super::rule::{LifStep, Rule, Trace};
+use crate::check::expect_fresh;
 use crate::error::Result;
 use crate::module::Memory;
 
@@ -72,6 +73,9 @@ impl Rule for Ndot {
 
     fn next_trace(&mut self, step: &LifStep<'_>) -> Result<Tensor> {
         let LifStep { config, spike, .. } = *step;
+        if let Some(fading) = self.fading.get() {
+            expect_fresh("NdotLifNode's ratio of potentials", fading, "its spike", spike)?;
+        }
         let trace = match (step.trace, self.fading.get()) {
             (None, _) => spike.copy(),
             (Some(trace), Some(fading)) => spike.f_addcmul(fading, trace)?,

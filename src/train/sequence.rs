@@ -97,7 +97,9 @@ impl<'a> Answers<'a> {
         let properties = net.properties();
         let repeats = x_seq.stride()[1] == 0 || x_seq.size()[1] == 1;
         let constant = (repeats && properties.takes_constant).then(|| x_seq.f_select(1, 0)).transpose()?;
-        let takes_steps = properties.takes_steps || net.as_layer().is_some();
+        let takes_steps = properties.takes_steps
+            || net.as_layer().is_some()
+            || (properties.is_samplewise && net.memories().is_empty());
         Ok(Self { x_seq, constant, takes_steps, cuts: properties.cuts })
     }
 

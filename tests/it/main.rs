@@ -25,6 +25,7 @@ mod neuron_state;
 mod one_pass;
 mod optimizer;
 mod oracle;
+mod own_parts;
 mod parity;
 mod plan;
 mod precision;

@@ -172,6 +172,6 @@ fn ndot_leaves_its_state_where_a_memory_does_not_fit() {
     let v = node.v().unwrap().copy();
     node.memories()[2].set(&Tensor::from_slice(&[1.0f32, 2.0, 3.0]));
     let error = node.step(&input(2).into(), true).unwrap_err().to_string();
-    assert!(error.contains("NdotLifNode's state of its rule was left by an input"), "{error}");
+    assert!(error.contains("NdotLifNode's ratio of potentials was left by an input"), "{error}");
     assert_eq!(node.v().unwrap(), &v);
 }
