@@ -3,7 +3,7 @@
 //
 // This reaches into libtorch further than anything else here. It relies on
 //   - the three node types of saved_input and their members, which generated/Functions.h declares: a header of libtorch's,
-//     but no promise. matches_library() holds headers and library together, and a first use that goes wrong closes the way;
+//     but no promise. is_sound() holds headers and library together, and where a first use goes wrong closes the way;
 //   - a node that reads its saved input only to make the weight's gradient. The gradient of the input itself is made from
 //     the weight and from sizes kept apart, so the value y and dL/dx stay those of the spike;
 //   - edge 0 of the nodes after it (an added bias, reshapes, transposes) leading back to it: each has one input that came
@@ -59,13 +59,15 @@ at::Tensor stand_in(const at::Tensor& x, const at::Tensor& x_r, at::IntArrayRef 
   return value.sizes() == sizes ? value : value.reshape(sizes);
 }
 
-// Makes the operation that y comes from see x_r in the place of x; whether there is such an operation on x.
-bool learn_from(const at::Tensor& y, const at::Tensor& x, const at::Tensor& x_r) {
+// Makes the operation that y comes from see x_r in the place of x, if operations of its kind are `sound`; whether it does.
+template <typename Sound>
+bool learn_from(const at::Tensor& y, const at::Tensor& x, const at::Tensor& x_r, const Sound& sound) {
   auto node = y.grad_fn();
   for (int i = 0; node && i < kMostNodes; ++i) {
     // What made the input is another layer's.
     if (node == x.grad_fn()) return false;
     if (ag::SavedVariable* saved = saved_input(node.get())) {
+      if (!sound(dynamic_cast<ag::generated::ConvolutionBackward0*>(node.get()) != nullptr)) return false;
       const at::Tensor input = saved->unpack();
       // A weight that asks for no gradient needs no input.
       if (!input.defined()) return true;
@@ -97,29 +99,36 @@ bool learns(const Operation& operation, at::IntArrayRef size, at::IntArrayRef we
   const at::Tensor grad = grad_of_x(operation(x, w.detach()));
   operation(x_r, w).sum().backward();
   const at::Tensor y = operation(x, ours);
-  return learn_from(y, x, x_r) && grad_of_x(y).allclose(grad) && ours.grad().allclose(w.grad());
+  return learn_from(y, x, x_r, [](bool) { return true; }) && grad_of_x(y).allclose(grad) && ours.grad().allclose(w.grad());
 }
 
-// Asked once: whether the library at run time is of the headers' release, and does as they say. Where it is not, all
-// layers take two passes, which need neither.
-bool matches_library() {
-  static const bool matches = []() noexcept {
-    try {
-      if (aoti_torch_abi_version() >> 48 != TORCH_ABI_VERSION >> 48) return false;
-      at::AutoGradMode grad_mode(true);
-      const auto linear = [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w, at::ones({2}, at::kDouble)); };
-      const auto matrix = [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); };
-      const auto conv = [](const at::Tensor& x, const at::Tensor& w) { return at::conv1d(x, w); };
-      return learns(linear, {3, 4}, {2, 4}) && learns(matrix, {3, 4}, {2, 4}) && learns(conv, {3, 4, 5}, {2, 4, 3});
-    } catch (...) {
-      return false;
-    }
-  }();
-  return matches;
+// Whether the library at run time is of the headers' release, and does as they say with a small operation.
+template <typename... Operations>
+bool holds(at::IntArrayRef size, at::IntArrayRef weight_size, const Operations&... operations) noexcept {
+  try {
+    at::AutoGradMode grad_mode(true);
+    return aoti_torch_abi_version() >> 48 == TORCH_ABI_VERSION >> 48 && (learns(operations, size, weight_size) && ...);
+  } catch (...) {
+    return false;
+  }
+}
+
+// Asked once for linear layers and once for convolutions, when the first comes: whose code is not used is not loaded.
+// Where the answer is no, such layers take two passes, which need none of this.
+bool is_sound(bool convolves) {
+  const auto linear = [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w, w.detach().select(1, 0)); };
+  const auto matrix = [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); };
+  const auto conv = [](const at::Tensor& x, const at::Tensor& w) { return at::conv1d(x, w); };
+  if (convolves) {
+    static const bool sound = holds({3, 4, 5}, {2, 4, 3}, conv);
+    return sound;
+  }
+  static const bool sound = holds({3, 4}, {2, 4}, linear, matrix);
+  return sound;
 }
 
 }  // namespace
 
 char* spiketrace_learn_from(const at::Tensor* y, const at::Tensor* x, const at::Tensor* x_r, bool* done) {
-  return guarded([&] { *done = matches_library() && learn_from(*y, *x, *x_r); });
+  return guarded([&] { *done = learn_from(*y, *x, *x_r, is_sound); });
 }
