@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`OtttSequential`] | the container: wraps each module as its parameters ask |
 //! | [`OtttLifNode`], [`SlttLifNode`], [`NdotLifNode`] | the neurons, one for each rule; [`Rule`] for your own |
+//! | [`InputTrace`] | a trace for an input that changes with time |
 //! | [`Feedback`] | connections that come back a step later: recurrent layers, VGG-F |
 //! | [`Residual`] | skip connections |
 //! | [`surrogate`] | derivatives of the spike, and the trait for your own |
@@ -64,8 +65,8 @@ pub use layer::{
 pub use module::{Layer, Memory, OnlineModule, Part, Pass, Properties, Role, Variable};
 pub use monitor::{Monitor, MonitorConfig, Record};
 pub use neuron::{
-    LifConfig, LifNode, LifStep, Ndot, NdotLifConfig, NdotLifNode, Ottt, OtttLifConfig, OtttLifNode, Rule,
-    Sltt, SlttLifConfig, SlttLifNode, Trace,
+    InputTrace, LifConfig, LifNode, LifStep, Ndot, NdotLifConfig, NdotLifNode, Ottt, OtttLifConfig,
+    OtttLifNode, Rule, Sltt, SlttLifConfig, SlttLifNode, Trace,
 };
 pub use setting::device;
 pub use signal::Signal;

@@ -17,6 +17,7 @@ mod fused_neuron;
 mod held_weights;
 mod hostile_files;
 mod house;
+mod input_trace;
 mod layout;
 mod measures;
 mod memory;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use spiketrace::surrogate::{ATan, Sigmoid, Surrogate};
 use spiketrace::{
     with_parameters, ws_conv2d, ws_linear, AdaptiveAvgPool2d, AvgPool2d, Dropout, Dropout2d, Feedback,
-    Flatten, GradWithTrace, Identity, MaxPool2d, Memory, NdotLifNode, OnlineModule, OtttLifConfig,
-    OtttLifNode, OtttSequential, Part, Residual, Scale, ScriptModule, SlttLifConfig, SlttLifNode,
-    SpikeTraceOp, WsConv2dConfig, WsLinearConfig,
+    Flatten, GradWithTrace, Identity, InputTrace, MaxPool2d, Memory, NdotLifNode, OnlineModule,
+    OtttLifConfig, OtttLifNode, OtttSequential, Part, Residual, Scale, ScriptModule, SlttLifConfig,
+    SlttLifNode, SpikeTraceOp, WsConv2dConfig, WsLinearConfig,
 };
 use tch::nn::{self, ConvConfig, ConvTransposeConfig, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -336,6 +336,10 @@ impl Builder<'_> {
             Plain::Flatten => {
                 self.size = vec![self.size.iter().product()];
                 Self::push(net, Flatten::default(), named)
+            }
+            Plain::InputTrace if !self.pair => {
+                self.pair = true;
+                Self::push(net, InputTrace::new(2.5).unwrap(), named)
             }
             Plain::Tanh => {
                 self.steps_at_once = false;

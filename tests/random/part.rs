@@ -91,6 +91,8 @@ pub enum Plain {
     AdaptivePool,
     Flatten,
     Identity,
+    /// Where no trace has come so far.
+    InputTrace,
     /// A closure of the user's.
     Tanh,
     /// A closure that treats samples by themselves, and says so.
@@ -169,6 +171,7 @@ fn leaf() -> impl Strategy<Value = Part> {
         1 => Just(Plain::AdaptivePool),
         1 => Just(Plain::Flatten),
         1 => Just(Plain::Identity),
+        2 => Just(Plain::InputTrace),
         1 => Just(Plain::Tanh),
         1 => Just(Plain::Samplewise),
     ];

@@ -10,6 +10,8 @@ mod cuda;
 mod fired;
 mod request;
 mod sweep;
+mod traced;
 
 pub(super) use choice::Kernel;
 pub(super) use request::{row, Request, Spikes};
+pub(super) use traced::traced;

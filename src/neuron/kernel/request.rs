@@ -36,7 +36,7 @@ pub(in crate::neuron) fn row(x: &Tensor, time_steps: i64, t: i64) -> Result<Tens
 }
 
 /// Several steps in one tensor `[time_steps * N, ...]`.
-fn join(mut steps: Vec<Tensor>) -> Result<Option<Tensor>> {
+pub(super) fn join(mut steps: Vec<Tensor>) -> Result<Option<Tensor>> {
     Ok(match steps.len() {
         0 => None,
         1 => steps.pop(),

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ffi::{elements, grad_enabled, is_dense, shape, strides, sweep, vectorized, PIECE};
 use crate::module::{laid_out_like, Memory};
 use crate::neuron::dynamics::LifConfig;
-use crate::numeric::Real;
+use crate::numeric::{each, Real};
 use crate::surrogate::{Piece, Surrogate, Surrogated};
 
 pub(super) fn steps(request: &Request<'_>, v: &mut Memory, trace: &mut Memory) -> Result<Spikes> {
@@ -63,10 +63,10 @@ fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: &mut Memory
             } else if traces.exists() {
                 match k {
                     0 if silent => traces.row(0).copy_from_slice(spike),
-                    0 => cell.decay(traces.row(0), before.row(0), spike),
+                    0 => each(traces.row(0), [before.row(0), spike], |a, s| a * cell.keep + s),
                     _ => {
                         let (next, before) = traces.row_and_before(k);
-                        cell.decay(next, before, spike);
+                        each(next, [before, spike], |a, s| a * cell.keep + s);
                     }
                 }
             }
@@ -97,7 +97,7 @@ fn multiply<R: Real>(x: &mut [R], factor: R) {
 }
 
 /// `x` with its elements in the order of time: dense, with the first dimension outermost.
-fn in_rows(x: Tensor) -> Result<Tensor> {
+pub(super) fn in_rows(x: Tensor) -> Result<Tensor> {
     let size = shape(&x);
     let outermost = size.is_empty() || strides(&x)[0] * size[0] == elements(&x) as i64;
     Ok(if is_dense(&x) && (size.first() == Some(&1) || outermost) { x } else { x.f_contiguous()? })
@@ -156,18 +156,6 @@ impl<R: Real> Cell<R> {
                 move || states.for_each(|((v, &x), spike)| (_, *spike, *v) = self.step(*v, x)),
             ),
         }
-    }
-
-    /// A piece of the trace.
-    fn decay(self, next: &mut [R], before: &[R], spike: &[R]) {
-        vectorized(
-            #[inline(always)]
-            move || {
-                for ((next, &before), &s) in next.iter_mut().zip(before).zip(spike) {
-                    *next = before * self.keep + s;
-                }
-            },
-        );
     }
 
     /// A piece of the trace in its own memory, and `scale` times it for those who learn from it.
