@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use crate::ffi::shape;
 use crate::setting::precision;
 
+const COMPARE: &str = "compare with the layer below";
+
 /// Errors unless `x` has the kind of the layer's weight, or the one that the weight is to be rounded to.
 fn expect_kind_of(layer: impl Display, x: &Tensor, weight: &Tensor) -> Result<()> {
     let what = format_args!("{layer}'s input");
@@ -27,8 +29,6 @@ pub(super) fn expect_features(layer: impl Display, x: &Tensor, weight: &Tensor) 
     }
     expect_kind_of(layer, x, weight)
 }
-
-const COMPARE: &str = "compare with the layer below";
 
 /// Errors unless `x` is a batch of images of so many channels.
 pub(super) fn expect_images(layer: impl Display, x: &Tensor, weight: &Tensor, channels: i64) -> Result<()> {

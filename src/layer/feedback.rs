@@ -120,12 +120,12 @@ impl Part for Feedback {
     }
 
     fn reset(&mut self) {
-        slot::each([&mut self.connection, &mut self.block], |module| module.reset());
+        [&mut self.connection, &mut self.block].into_iter().for_each(|slot| slot.module.reset());
         [&mut self.spike, &mut self.trace].into_iter().for_each(Memory::forget);
     }
 
     fn detach(&mut self) {
-        slot::each([&mut self.connection, &mut self.block], |module| module.detach());
+        [&mut self.connection, &mut self.block].into_iter().for_each(|slot| slot.module.detach());
         [&mut self.spike, &mut self.trace].into_iter().for_each(Memory::detach);
     }
 

@@ -81,11 +81,11 @@ impl Part for Residual {
     }
 
     fn reset(&mut self) {
-        slot::each(self.slots(), |module| module.reset());
+        self.slots().for_each(|slot| slot.module.reset());
     }
 
     fn detach(&mut self) {
-        slot::each(self.slots(), |module| module.detach());
+        self.slots().for_each(|slot| slot.module.detach());
     }
 
     fn properties(&self) -> Properties {

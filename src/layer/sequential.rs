@@ -197,11 +197,11 @@ impl Part for OtttSequential {
     }
 
     fn reset(&mut self) {
-        slot::each(&mut self.slots, |module| module.reset());
+        self.slots.iter_mut().for_each(|slot| slot.module.reset());
     }
 
     fn detach(&mut self) {
-        slot::each(&mut self.slots, |module| module.detach());
+        self.slots.iter_mut().for_each(|slot| slot.module.detach());
     }
 
     fn properties(&self) -> Properties {

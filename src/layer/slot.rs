@@ -62,11 +62,6 @@ pub(super) fn variables<'a>(slots: impl IntoIterator<Item = &'a Slot>) -> Vec<Va
     named.collect()
 }
 
-/// Does `what` to all parts.
-pub(super) fn each<'a>(slots: impl IntoIterator<Item = &'a mut Slot>, what: impl Fn(&mut dyn OnlineModule)) {
-    slots.into_iter().for_each(|slot| what(&mut *slot.module));
-}
-
 /// The memories of all parts.
 pub(super) fn memories<'a>(slots: impl IntoIterator<Item = &'a mut Slot>) -> Vec<&'a mut Memory> {
     slots.into_iter().flat_map(|slot| slot.module.memories()).collect()

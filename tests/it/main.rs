@@ -17,6 +17,8 @@ mod fused_neuron;
 mod held_weights;
 mod hostile_files;
 mod house;
+#[cfg(feature = "data")]
+mod idx;
 mod input_trace;
 mod layout;
 mod measures;

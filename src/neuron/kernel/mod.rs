@@ -1,8 +1,6 @@
 //! The steps of a layer of neurons, computed in one of three ways with the same result.
-//!
-//! - `composed`, libtorch's operations: any device, kind and surrogate. The others are tested against it.
-//! - `sweep`, one pass over memory, on the CPU.
-//! - `cuda`, one kernel, compiled at run time, on a GPU.
+//! `composed` is what the others are tested against: any device, kind and surrogate. `sweep` is one pass over memory on the
+//! CPU, `cuda` one kernel, compiled at run time, on a GPU.
 
 mod choice;
 mod composed;

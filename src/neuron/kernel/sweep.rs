@@ -71,7 +71,10 @@ fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: &mut Memory
                 }
             }
             if scaled {
-                multiply(spike, factor);
+                vectorized(
+                    #[inline(always)]
+                    || spike.iter_mut().for_each(|spike| *spike = *spike * factor),
+                );
             }
         }
     })?;
@@ -87,13 +90,6 @@ fn run<R: Real>(request: &Request<'_>, v_memory: &mut Memory, trace: &mut Memory
     let back =
         Back { surrogate: config.surrogate.clone(), scale: pass.factor, divisor: config.divisor(), repeats };
     Ok(Spikes { spike: fired(x, spike, over, move |over, grad| back.run(over, grad))?, trace: traces })
-}
-
-fn multiply<R: Real>(x: &mut [R], factor: R) {
-    vectorized(
-        #[inline(always)]
-        move || x.iter_mut().for_each(|x| *x = *x * factor),
-    );
 }
 
 /// `x` with its elements in the order of time: dense, with the first dimension outermost.
