@@ -40,18 +40,29 @@ fn vgg(case: &mut Case, steps_per_pass: i64) {
     let vs = var_store(case);
     let mut net = net(case, &vs);
     case.set(&net.parameters());
-    let (x, target) = (case.get("x"), case.get("target"));
+    let x = case.get("x");
     let x_seq = if case.flag("repeats") { repeat_over_time(&x, TIME_STEPS).unwrap() } else { x };
-    let target_seq = repeat_over_time(&target, TIME_STEPS).unwrap();
-    let mut still = tch::nn::Sgd::default().build(&vs, 0.0).unwrap();
+    set_masks(case, &mut net);
+    learn(case, &vs, &mut net, &x_seq, steps_per_pass);
+}
+
+/// Trains on one sequence without moving the weights, and compares all that comes of it; then in evaluation.
+pub fn learn(
+    case: &mut Case,
+    vs: &VarStore,
+    net: &mut impl OnlineModule,
+    x_seq: &Tensor,
+    steps_per_pass: i64,
+) {
+    let target_seq = repeat_over_time(&case.get("target"), TIME_STEPS).unwrap();
+    let mut still = tch::nn::Sgd::default().build(vs, 0.0).unwrap();
     let loss = OtttLoss::new(0.05, TIME_STEPS).unwrap();
     let loss = |y: &Tensor, label: &Tensor| loss.forward(y, label);
-    set_masks(case, &mut net);
     let out = if case.flag("through_time") {
-        bptt_training(&mut net, &mut still, &x_seq, &target_seq, loss)
+        bptt_training(net, &mut still, x_seq, &target_seq, loss)
     } else {
         let config = OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass };
-        ottt_online_training(&mut net, &mut still, &x_seq, &target_seq, loss, config)
+        ottt_online_training(net, &mut still, x_seq, &target_seq, loss, config)
     };
     let out = out.unwrap();
     case.value("loss", &out.loss);

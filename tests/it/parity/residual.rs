@@ -1,22 +1,18 @@
 //! Skip connections, against networks written out with SpikingJelly's parts.
 
 use rstest::rstest;
-use spiketrace::train::{
-    bptt_training, ottt_online_training, repeat_over_time, OtttLoss, OtttTrainingConfig, Update,
-};
 use spiketrace::{
     ws_conv2d, AdaptiveAvgPool2d, AvgPool2d, Flatten, OnlineModule, OtttLifConfig, OtttLifNode,
     OtttSequential, Part, Residual, Signal, SlttLifConfig, SlttLifNode, WsConv2dConfig,
 };
-use tch::nn::{self, OptimizerConfig, VarStore};
+use tch::nn::{self, VarStore};
 use tch::{Device, Tensor};
 
 use super::all_agree;
 use super::fixture::Case;
 use super::layers::var_store;
+use super::models::learn;
 use crate::common::FLOAT;
-
-const TIME_STEPS: i64 = 6;
 
 #[rstest]
 fn skip_connections_agree_with_pytorchs(
@@ -80,28 +76,8 @@ fn residual(case: &mut Case, steps_per_pass: i64) {
     let vs = var_store(case);
     let mut net = network(case, &vs);
     case.set(&net.parameters());
-    let (x_seq, target) = (case.get("x"), case.get("target"));
-    let target_seq = repeat_over_time(&target, TIME_STEPS).unwrap();
-    let mut still = nn::Sgd::default().build(&vs, 0.0).unwrap();
-    let loss = OtttLoss::new(0.05, TIME_STEPS).unwrap();
-    let loss = |y: &Tensor, label: &Tensor| loss.forward(y, label);
-    let out = if case.flag("through_time") {
-        bptt_training(&mut net, &mut still, &x_seq, &target_seq, loss)
-    } else {
-        let config = OtttTrainingConfig { update: Update::EndOfSequence, steps_per_pass };
-        ottt_online_training(&mut net, &mut still, &x_seq, &target_seq, loss, config)
-    };
-    let out = out.unwrap();
-    case.value("loss", &out.loss);
-    case.value("outputs", &out.outputs);
-    for p in net.parameters() {
-        case.gradient(&format!("grad.{}", p.name), &p.tensor.grad());
-    }
-    net.reset();
-    let _no_grad = tch::no_grad_guard();
-    let step = |t| net.step(&Signal::from(x_seq.select(1, t)), false).unwrap().into_value();
-    let outputs: Vec<Tensor> = (0..TIME_STEPS).map(step).collect();
-    case.value("eval_outputs", &Tensor::stack(&outputs, 1));
+    let x_seq = case.get("x");
+    learn(case, &vs, &mut net, &x_seq, steps_per_pass);
 }
 
 #[test]
