@@ -11,9 +11,8 @@
 // retain_graph and hooks need no thought: the node is libtorch's own, with everything it ever had but that one tensor. A
 // second derivative is right because the stand-in hangs in the graph where the input did (see stand_in).
 //
-// What else was tried: a Function of our own that calls the operation forward and backward (a copy of the arguments of
-// seven operations, each with its options, and slower by a dispatch per layer and direction); two passes with the second
-// one's forward left out (libtorch makes no node without computing the value).
+// The way not taken, and not built, so without figures: a Function of our own around each operation. It would have to know
+// the configuration of every convolution, which tch hides, and to call each one's backward itself.
 
 #include "seam.h"
 #include "guarded.h"
