@@ -47,7 +47,7 @@ pub(crate) fn identity(tensor: &Tensor) -> usize {
 /// Whether nobody else holds `tensor`: no other handle and no graph.
 ///
 /// Nobody can get hold of it as long as the caller has this handle to itself, which a `&mut` around it says.
-pub(crate) fn is_sole_handle(tensor: &Tensor) -> bool {
+fn is_sole_handle(tensor: &Tensor) -> bool {
     // SAFETY: a tensor that lives through the call; C++ reads a count.
     unsafe { raw::spiketrace_handles(tensor.as_ptr()) == 1 }
 }

@@ -165,7 +165,7 @@ pub struct WithParameters<M> {
     name: String,
     module: M,
     parameters: Vec<Variable>,
-    samplewise: bool,
+    properties: Properties,
 }
 
 /// Makes a layer of a tch module that no impl here knows.
@@ -174,14 +174,14 @@ pub fn with_parameters<M: ModuleT>(
     module: M,
     parameters: Vec<Variable>,
 ) -> WithParameters<M> {
-    WithParameters { name: name.into(), module, parameters, samplewise: false }
+    WithParameters { name: name.into(), module, parameters, properties: Properties::default() }
 }
 
 impl<M> WithParameters<M> {
     /// Says that the module treats each sample of a batch by itself: then it takes several time steps in one
     /// pass. A module of relu and linear layers does, one with batch statistics does not.
     pub fn samplewise(self) -> Self {
-        Self { samplewise: true, ..self }
+        Self { properties: self.properties.samplewise(), ..self }
     }
 }
 
@@ -195,12 +195,7 @@ impl<M: ModuleT> Part for WithParameters<M> {
     }
 
     fn properties(&self) -> Properties {
-        let properties = Properties::default();
-        if self.samplewise {
-            properties.samplewise()
-        } else {
-            properties
-        }
+        self.properties
     }
 }
 

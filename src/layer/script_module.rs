@@ -64,7 +64,7 @@ pub struct ScriptModule {
     shared: Arc<Mutex<Shared>>,
     name: String,
     variables: Vec<Variable>,
-    samplewise: bool,
+    properties: Properties,
 }
 
 #[derive(Debug)]
@@ -133,7 +133,11 @@ impl ScriptModule {
         let variables = parameters.chain(buffers).collect();
         let name = format!("ScriptModule({})", form.name);
         let shared = Arc::new(Mutex::new(Shared { script, train: None }));
-        Ok(Self { shared, name, variables, samplewise: config.samplewise })
+        let properties = match config.samplewise {
+            true => Properties::default().samplewise(),
+            false => Properties::default(),
+        };
+        Ok(Self { shared, name, variables, properties })
     }
 
     /// The same module, not a copy: one to go into a network, one to save it by.
@@ -142,7 +146,7 @@ impl ScriptModule {
             shared: Arc::clone(&self.shared),
             name: self.name.clone(),
             variables: self.variables.clone(),
-            samplewise: self.samplewise,
+            properties: self.properties,
         }
     }
 
@@ -178,12 +182,7 @@ impl Part for ScriptModule {
     }
 
     fn properties(&self) -> Properties {
-        let properties = Properties::default();
-        if self.samplewise {
-            properties.samplewise()
-        } else {
-            properties
-        }
+        self.properties
     }
 }
 
